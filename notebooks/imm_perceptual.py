@@ -1,0 +1,458 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # A loss that learned to colour
+#
+# ````{admonition} Chapter card
+# :class: chapter-card
+#
+# | | |
+# |---|---|
+# | **You will** | see on a toy picture why a difference of pixels is a poor teacher; train a network to colour grey pictures, without labels; compare pictures by its layers, with weights that balance themselves; measure what such a loss sees and what it overlooks; load the published networks from a file |
+# | **You need** | [IMM, step by step](imm_method) |
+# | **Time** | 25 minutes to read, 2 minutes to run |
+# | **Computer** | any, no GPU; 2 GB of memory |
+# | **Data** | the 4,000 drawn pictures of the chapter before, from the cache |
+# ````
+#
+# IMM redraws a picture and is told how far it is off. The whole method learns from this one number. So it matters how two
+# pictures are compared. {cite:t}`jakab2018` compare them by the layers of a network that has learnt, without any label, to
+# colour grey photographs {cite:p}`larsson2016`. They report 2.58 % with it where a difference of pixels has 2.84 % (squares)
+# or 3.64 % (absolute values; Table 2, right).
+
+# %% tags=["parameters"]
+profile: str = "laptop"  # smoke, laptop or paper: how much is computed
+dataset: str = "auto"  # auto: the paper's own data set where data_root holds it, else its stand-in
+data_root: str = ""  # folder that holds real data sets
+device: str = "auto"  # auto, cpu, cuda or cuda:N
+seed: int = 0  # of everything random
+retrain: bool = False  # train for all the steps of the profile, instead of a fifth
+
+# %% tags=["hide-input"]
+import math
+import tempfile
+from pathlib import Path
+
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from IPython.display import Markdown
+
+from ulm import chapters, figures, methods, runs, zoo
+from ulm.methods import colourisation
+from ulm.methods.imm import jitter_colours
+from ulm.networks import perceptual
+
+settings = runs.profile(profile)
+runs.seed_everything(seed)
+where = runs.pick_device(device)
+print(f"profile {profile}, {runs.device_name(where)}, PyTorch {torch.__version__}, seed {seed}")
+
+# %% [markdown]
+# ## What is wrong with pixels?
+#
+# Take a picture with nothing but a thin line, 2 pixels wide: a lip, an eyelid. The generator draws the line, but $s$ pixels
+# too far to the right. Or it draws no line at all. What does the squared difference of pixels say?
+
+
+# %%
+def line(at, width=2, side=64):
+    """A white vertical line on grey, (1, 3, side, side)."""
+    picture = torch.full((1, 3, side, side), 0.2)
+    picture[..., at : at + width] = 0.8
+    return picture
+
+
+def l2(a, b):
+    """Mean squared difference of pixels."""
+    return (a - b).square().mean().item()
+
+
+target, nothing = line(24), torch.full((1, 3, 64, 64), 0.2)
+shifts = list(range(17))
+by_pixels = [l2(target, line(24 + s)) for s in shifts]
+erased = l2(target, nothing)
+assert math.isclose(erased, 2 * 0.6**2 / 64, rel_tol=1e-4)  # two columns of 64 are off by 0.6
+assert math.isclose(by_pixels[5], 2 * erased, rel_tol=1e-4)  # the line is missing in one place, and wrong in another
+assert math.isclose(by_pixels[16], by_pixels[2], rel_tol=1e-4)  # two pixels off is as bad as sixteen
+
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "A line drawn too far right", "name": "fig-perceptual-line"}, "image": {"alt": "The pixel difference rises within two pixels of shift to twice the level of drawing no line, then stays constant"}}
+figures.lines(
+    shifts,
+    {"squared difference of pixels": [value / erased for value in by_pixels]},
+    "shift (pixels)",
+    "difference, in units of no line at all",
+    levels={"no line at all": 1.0},
+)
+
+# %% [markdown]
+# Two things are wrong ({numref}`fig-perceptual-line`). Beyond the width of the line the difference is constant: it does not
+# say *how far* the line is off, so nothing draws it back. And it is twice as large as when the line is left out: the safest
+# drawing has no lines. Pixel losses teach a generator to blur.
+#
+# What would be better? Something that sees that there *is* a line, roughly there. Layers of a trained network do: a unit of
+# a deep layer looks at a large part of the picture, and answers to what is in it more than to where exactly.
+#
+# ## Learn to colour
+#
+# Where does one get such a network without labels? {cite:t}`larsson2016` take the colour out of photographs and train a
+# network to put it back. To guess that this is red and that is blue it must know what is a lip and what is sky. The input
+# is the grey picture, and the answer comes for free with every photograph.
+#
+# Colour without brightness has two coordinates, **hue** (which colour) and **chroma** (how much of it). With
+# $r, g, b \in [0, 1]$,
+#
+# ```{math}
+# :label: eq-hue
+# \text{chroma} = \max(r, g, b) - \min(r, g, b), \qquad
+# \text{hue} = \frac{1}{2\pi} \operatorname{atan2}\left(\sqrt 3\,(g - b),\; 2 r - g - b\right) \bmod 1 .
+# ```
+
+
+# %%
+def hue_chroma(images):
+    """Equations above: (B, 3, H, W) to two maps (B, H, W) in [0, 1]."""
+    r, g, b = images.unbind(1)
+    hue = torch.atan2(3**0.5 * (g - b), 2 * r - g - b) / (2 * torch.pi) % 1
+    return hue, images.amax(1) - images.amin(1)
+
+
+colours = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [0.4, 0.4, 0.4]]).view(4, 3, 1, 1)
+hue, chroma = (values.flatten() for values in hue_chroma(colours))
+assert torch.allclose(hue[:3], torch.tensor([0, 1 / 3, 2 / 3]))  # red, green, blue
+assert chroma.tolist() == [1, 1, 1, 0]  # grey has none
+
+faces = chapters.data(dataset, data_root, paper="mafl", standin="procedural:faces", profile=profile)
+shown = faces.test.batch(range(8))["image"]
+for ours, theirs in zip(hue_chroma(shown), colourisation.hue_chroma(shown), strict=True):
+    assert torch.equal(ours, theirs)
+
+# %% [markdown]
+# A shirt may be red or blue, and the mean of both is a muddy nothing. So the network does not predict a colour. It
+# predicts two *histograms* at each place, of 32 bins each, and is trained by their cross-entropies. Where there is no chroma
+# the hue means nothing; hence the hue's share is weighted by the chroma (their equation 8, $\lambda = 5$):
+#
+# ```{math}
+# :label: eq-colour
+# \mathcal{L} = -\log p(\text{chroma}) - \lambda \cdot \text{chroma} \cdot \log p(\text{hue}) .
+# ```
+
+
+# %%
+def colour_loss(hue_logits, chroma_logits, images, bins=32, weight=5.0):
+    """Equation above, mean over all places; logits (B, 32, h, w), images shrunk to h x w."""
+    hue, chroma = hue_chroma(F.adaptive_avg_pool2d(images, hue_logits.shape[-2:]))
+    bin_of = lambda values: (values * bins).long().clamp(0, bins - 1)
+    log_hue = F.cross_entropy(hue_logits, bin_of(hue), reduction="none")  # -log p(hue), (B, h, w)
+    log_chroma = F.cross_entropy(chroma_logits, bin_of(chroma), reduction="none")
+    return (log_chroma + weight * chroma * log_hue).mean()
+
+
+logits = torch.randn(2, 8, 32, 16, 16, generator=torch.Generator().manual_seed(seed))
+assert torch.isclose(colour_loss(*logits, shown), colourisation.colourisation_loss(*logits, shown), atol=1e-5)
+
+# %% [markdown]
+# The network is a VGG {cite:p}`simonyan2015` on grey pictures. At each place the five layers that IMM will compare are laid side by
+# side (a *hypercolumn*), and two small layers make the histograms of it. We train a narrow one before your eyes.
+
+# %% tags=["nbval-ignore-output"]
+chosen = {**settings["colourisation"], "image_size": settings["size"], "seed": seed, "device": device}
+chosen["steps"] = chosen["steps"] if retrain else max(2, chosen["steps"] // 5)
+colouriser = methods.Colourisation(**chosen)
+colouriser.fit(faces.train, log_every=max(1, chosen["steps"] // 20), progress=profile != "smoke")
+
+# %% [markdown]
+# What is the least that can be expected? A network that looks at nothing can still learn how common each colour is. Its
+# loss is the entropy of the two histograms over all pictures.
+
+# %%
+sample = F.adaptive_avg_pool2d(faces.test.batch(range(min(200, len(faces.test))))["image"], settings["size"] // 4)
+hue, chroma = hue_chroma(sample)
+counts = [torch.bincount((v * 32).long().clamp(0, 31).flatten(), w.flatten(), 32) for v, w in
+          ((chroma, torch.ones_like(chroma)), (hue, chroma))]  # fmt: skip
+entropy = [-(c / c.sum() * (c / c.sum()).clamp_min(1e-9).log()).sum().item() for c in counts]
+blind = entropy[0] + 5 * chroma.mean().item() * entropy[1]
+last = colouriser.history_[-1]["colour"]
+print(f"blind guess {blind:.2f}, network after {colouriser.history_[-1]['images_seen']:,} pictures {last:.2f}")
+
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Learning to colour", "name": "fig-perceptual-learning"}, "image": {"alt": "The colour loss falls with the number of pictures seen, below the dashed level of a blind guess"}}
+figures.learning_curves(
+    {"this network": colouriser.history_}, {"blind guess": blind}, key="colour", ylabel="colour loss", log=False
+)
+
+# %% [markdown]
+# {numref}`fig-perceptual-colours` shows what it makes of grey test pictures. A network that is unsure of the hue gives pale
+# colours: the mean over a broad histogram.
+
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Grey, coloured by the network, true", "name": "fig-perceptual-colours"}, "image": {"alt": "Three rows of eight faces: grey pictures, the same with colours guessed by the network, and the originals"}}
+grey = shown.mean(1, keepdim=True).expand(-1, 3, -1, -1)
+guess = colouriser.predict(shown)  # (8, 3, h / 4, w / 4)
+tint = F.interpolate(guess - guess.mean(1, keepdim=True), size=shown.shape[-2:], mode="bilinear")
+figures.image_rows({"grey": grey, "coloured": (grey + tint).clamp(0, 1), "true": shown})
+
+# %%
+small = F.adaptive_avg_pool2d(shown, guess.shape[-2:])
+off = {"grey": small.mean(1, keepdim=True).expand_as(small), "coloured": guess}
+rms = {name: (picture - small).square().mean().sqrt().item() for name, picture in off.items()}
+pd.Series(rms, name="root mean square error of the colours").round(3).to_frame()
+
+# %% [markdown]
+# ## Compare pictures by layers
+#
+# The head that makes the histograms has done its work. What IMM uses is the trunk, $\Gamma$, as it is: batch normalisation is
+# folded into the convolutions, and nothing in it is trained any more. If the book ships one that was trained for longer
+# (`vgg16-colour`), we take that from here on.
+
+# %%
+own = colouriser.trunk()
+shipped = (zoo.folder() / "vgg16-colour" / "model.safetensors").is_file()
+trunk = perceptual.load("vgg16-colour", zoo.folder()) if shipped else own
+print("trunk:", "shipped with the book" if shipped else "trained above", f"({trunk.depth}, width {trunk.width})")
+
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Five layers, mean activation", "name": "fig-perceptual-taps"}, "image": {"alt": "Four faces and, beside each, five maps of decreasing resolution: edges first, then blurred regions"}}
+names = ("conv1_2", "conv2_2", "conv3_2", "conv4_2", "conv5_2")
+with torch.no_grad():
+    taps = trunk(shown[:4])
+figures.perceptual_layers(shown[:4], taps, names)
+
+# %% [markdown]
+# IMM compares the pictures themselves and these five layers after their rectifiers ({numref}`fig-perceptual-taps`). For each
+# layer let $m_l$ be the mean squared difference, each place weighted by the mask of the pair,
+#
+# ```{math}
+# :label: eq-terms
+# m_l = \operatorname{mean}\left[ m \odot \left(\Gamma_l(\mathbf{x}') - \Gamma_l(\hat{\mathbf{x}}')\right)^2 \right] .
+# ```
+
+
+# %%
+def terms(trunk, drawn, target, mask):
+    """Equation above for input, conv1_2, ..., conv5_2: (6,). Pictures in [0, 1], mask (B, 1, H, W)."""
+    pairs = [(255 * drawn, 255 * target), *zip(trunk(drawn), trunk(target), strict=True)]
+    found = []
+    for ours, theirs in pairs:
+        at = F.interpolate(mask, size=ours.shape[-2:], mode="bilinear") if mask.shape != ours.shape else mask
+        found.append((at * (ours - theirs).square()).mean())  # over all places, hidden ones included
+    return torch.stack(found)
+
+
+mask = torch.ones(8, 1, *shown.shape[-2:])
+other = shown.roll(1, 0)
+with torch.no_grad():
+    m = terms(trunk, other, shown, mask)
+    assert torch.allclose(m, perceptual.ContentLoss(trunk).terms(other, shown, mask), rtol=1e-4)
+pd.Series(m, index=["input", *names], name="mean squared difference of two faces").map("{:.3g}".format).to_frame()
+
+# %% [markdown]
+# They differ by orders of magnitude, and added up as they are, one would drown the others. The weights $\alpha_l$ of the paper
+# are there to balance them, and are "updated online during training to normalise the expected contribution from each
+# layer". In the code: a running mean $w_l$ of each term, and each term is divided by its own,
+#
+# ```{math}
+# :label: eq-running
+# w_l \leftarrow w_l + 0.01\,(m_l - w_l), \qquad \mathcal{L} = \sum_l \frac{m_l}{w_l} .
+# ```
+#
+# We imitate a training whose drawings become sharper and sharper: the target, blurred less and less.
+
+
+# %%
+def blurred(images, sigma):
+    """Gaussian blur of (B, 3, H, W)."""
+    offsets = torch.arange(-12, 13.0)
+    kernel = (-offsets.square() / (2 * sigma**2)).exp()
+    kernel = (kernel / kernel.sum()).view(1, 1, -1, 1).expand(3, 1, -1, 1)
+    wide = F.pad(images, (12, 12, 12, 12), mode="replicate")
+    return F.conv2d(F.conv2d(wide, kernel, groups=3), kernel.transpose(2, 3), groups=3)
+
+
+steps = 120 if profile != "smoke" else 8
+sigmas = torch.linspace(5, 0.5, steps)
+content = perceptual.ContentLoss(trunk).train()
+w, history = None, []
+with torch.no_grad():
+    for sigma in sigmas:
+        drawn = blurred(shown[:4], float(sigma))
+        m = terms(trunk, drawn, shown[:4], mask[:4])
+        w = m if w is None else w + 0.01 * (m - w)
+        history.append(torch.cat([m / w, m, (m / w).sum()[None]]))
+        assert torch.isclose(content(drawn, shown[:4], mask[:4]), history[-1][-1], rtol=1e-3)
+history = torch.stack(history)
+
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "The loss hides the progress", "name": "fig-perceptual-running"}, "image": {"alt": "Over the steps the unnormalised differences of input and conv3_2 fall to a small fraction of their start; the loss divided by six falls much more slowly"}}
+figures.lines(
+    torch.arange(1, steps + 1),
+    {
+        "loss / 6": history[:, -1] / 6,
+        "input, without weights": history[:, 6] / history[0, 6],
+        "conv3_2, without weights": history[:, 9] / history[0, 9],
+    },
+    "step",
+    "relative to the first step",
+)
+
+# %% [markdown]
+# At the first step each term is 1 and the loss is 6 (the number of terms), by construction. From then on each weight runs
+# after its term. In a real training of many thousand steps it catches up, and the loss stays *near 6 for the whole of it*,
+# however much better the drawings become. So do not look at the loss to see whether IMM learns: look at the $m_l$, or better at the
+# error of the landmarks. And a training that is resumed must resume the weights too; `ulm` keeps them in its checkpoints.
+#
+# ## What does it see?
+#
+# Back to the thin line. We compare the shifted line with the target layer by layer, each time in units of *no line at all*
+# ({numref}`fig-perceptual-shift`).
+
+# %%
+with torch.no_grad():
+    one = torch.ones(1, 1, 64, 64)
+    none = terms(trunk, nothing, target, one)
+    by_layer = torch.stack([terms(trunk, line(24 + s), target, one) / none for s in shifts])  # (17, 6)
+
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "The shifted line, seen by layers", "name": "fig-perceptual-shift"}, "image": {"alt": "Six curves of difference against shift: the input jumps at once, deeper layers rise more slowly and over more pixels"}}
+figures.lines(
+    shifts,
+    {name: by_layer[:, i] for i, name in enumerate(("input", *names))},
+    "shift (pixels)",
+    "difference, in units of no line at all",
+    levels={"no line at all": 1.0},
+)
+
+# %% tags=["hide-input"]
+half = [int((by_layer[:, i] >= 0.5 * by_layer[-1, i]).nonzero()[0]) for i in range(6)]
+better = int((by_layer.mean(1)[1:] < 1).sum())
+Markdown(
+    "Half of the final difference is reached after a shift of "
+    + ", ".join(f"{s} ({name})" for s, name in zip(half, ("input", *names), strict=True))
+    + f" pixels. Layers with a wider view still tell a small shift from a large one. Averaged over the six terms, a line that is off "
+    f"by up to {better} pixel{'s' * (better != 1)} is {'better' if better else 'no better'} than none."
+)
+
+# %% [markdown]
+# A line is a toy. On faces we want a loss that is strict where the geometry is wrong and lenient where only the colours are, because
+# geometry is what landmarks can tell. So: how large is the difference to the same face *moved* by 3 pixels, to the same face in
+# *other colours*, and to a *blurred* one, in percent of the difference to another face? A random network of the same shape is in the
+# table to show what training adds.
+
+# %%
+jittered = jitter_colours(shown, 0.3, torch.Generator().manual_seed(seed)).clamp(0, 1)
+changes = {"moved by 3 pixels": shown.roll(3, -1), "other colours": jittered, "blurred": blurred(shown, 2.0)}
+torch.manual_seed(seed)
+judges = {"random network": perceptual.VGG(own.depth, own.width).eval(), "trained above": own}
+if shipped:
+    judges["shipped with the book"] = trunk
+inside = torch.zeros_like(mask)
+inside[..., 4:-4, 4:-4] = 1  # what the shift brings in at the border is not compared
+rows = {}
+with torch.no_grad():
+    for name, judge in judges.items():
+        scale = terms(judge, other, shown, inside)
+        share = {change: 100 * terms(judge, picture, shown, inside) / scale for change, picture in changes.items()}
+        rows.setdefault("pixels", {change: values[0].item() for change, values in share.items()})
+        rows[name] = {change: values[1:].mean().item() for change, values in share.items()}
+table = pd.DataFrame(rows).T
+table["moved / other colours"] = table.iloc[:, 0] / table.iloc[:, 1]
+table.style.format("{:.1f}")
+
+# %% tags=["hide-input"]
+Markdown(
+    f"By pixels, other colours are {'as bad as' if table.iloc[0, 3] < 1.5 else 'less bad than'} a wrong place (ratio "
+    f"{table.iloc[0, 3]:.1f}). The last network of the table has a ratio of {table.iloc[-1, 3]:.1f}, the random one "
+    f"{table.iloc[1, 3]:.1f}. A blurred face costs {table.iloc[0, 2]:.0f} % by pixels and {table.iloc[-1, 2]:.0f} % by "
+    "the layers. A large ratio and a high price of blur are what one wants of the teacher of a landmark detector."
+)
+
+# %% [markdown]
+# ## Use it, or the published one
+#
+# `IMM(loss="content")` takes any of these by its hyperparameter `perceptual`. Here the trunk that you have just trained is saved
+# and used for two steps of IMM.
+
+# %%
+with tempfile.TemporaryDirectory() as folder:
+    perceptual.save(own, Path(folder) / "mine.safetensors")
+    detector = methods.IMM(
+        n_landmarks=10,
+        image_size=settings["size"],
+        width=8,
+        batch_size=4,
+        steps=2,
+        loss="content",
+        perceptual=f"{folder}/mine.safetensors",
+        seed=seed,
+        device=device,
+    )
+    detector.fit(faces.test, progress=False)
+print({name: round(value, 2) for name, value in detector.history_[0].items() if name == "reconstruction"})
+
+# %% [markdown]
+# The networks of the paper are too large to ship with a book. If you have them, or are online once:
+#
+# | `perceptual=` | What it is |
+# |---|---|
+# | `"vgg16.caffemodel.h5"` | the authors' file: VGG-16 on grey pictures, trained to colour photographs; the rows *selfsup* of Table 1 |
+# | `"timm/vgg19.tv_in1k"` | VGG-19 of ImageNet from the Hugging Face hub; the rows *sup* |
+# | `"timm/vgg16.tv_in1k"` | VGG-16 of ImageNet |
+# | `"FILE.safetensors"` | any VGG in torchvision's layout, or one that `perceptual.save` wrote |
+# | `"vgg16-colour"` | the small one that ships with the book, trained on drawn faces |
+#
+# ```bash
+# ulm fit --data coco:FACES --out MODEL --profile paper -p perceptual vgg16.caffemodel.h5
+# ```
+#
+# ## Exercises
+#
+# ```{admonition} Exercise 1
+# :class: exercise
+# Replace the thin line by the edge of a large area (`picture[..., at:] = 0.8`). What does the difference of pixels say about a
+# shift of $s$, and beyond which $s$ is a flat grey of 0.5 the safer drawing?
+# ```
+#
+# ````{dropdown} Solution
+# The difference is $0.6^2\, s / 64$: it grows with the shift, so edges of large areas are not the problem. The grey picture
+# is off by 0.3 everywhere, 0.09. So grey is safer beyond $s = 16$.
+# ````
+#
+# ```{admonition} Exercise 2
+# :class: exercise
+# In Table 2 of {cite:t}`jakab2018` the absolute difference ($\ell_1$, 3.64 %) is worse than the squared one ($\ell_2$, 2.84 %).
+# Repeat the first section with absolute differences. Does the toy tell you why?
+# ```
+#
+# ````{dropdown} Solution
+# It does not: on the line, absolute and squared differences are the same up to a factor, since each pixel is off by 0.6 or by
+# nothing. The toy says what both have in common. Where they differ is between many small errors and few large ones; the
+# absolute difference has the median as its safest drawing and gives up on thin things entirely.
+# ````
+#
+# ```{admonition} Exercise 3
+# :class: exercise
+# Leave out the input from the sum (`terms(...)[1:]`) and measure *moved / other colours* again for each layer by itself. Which layer
+# would you choose if you could have only one?
+# ```
+#
+# ````{dropdown} Solution
+# ```python
+# 100 * terms(trunk, changes["moved by 3 pixels"], shown, inside) / terms(trunk, changes["other colours"], shown, inside)
+# ```
+# The ratio tells. Keep in mind that a deep layer of a picture of 64 pixels has 4 × 4 places only and cannot see small shifts.
+# ````
+#
+# ## You have seen
+#
+# - ✓ on a thin line, that a difference of pixels prefers nothing to something slightly displaced;
+# - ✓ a network that learns to colour, from hue, chroma and histograms to coloured faces;
+# - ✓ the loss of IMM, layer by layer, with its running weights, and why its value says nothing about progress;
+# - ✓ how strict it is with geometry and with colour, in numbers;
+# - ✓ how to plug in your own network, or the published ones.
+#
+# Run it again: `ulm run notebooks/imm_perceptual -p profile paper -p data_root DATA`. Next: [IMM on faces](imm_faces).

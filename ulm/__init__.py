@@ -1,0 +1,1 @@
+"""Landmarks without labels: discovering object landmarks without supervision."""

@@ -1,0 +1,118 @@
+"""What the chapters share: their data, their models and where their numbers go. Nothing here is a method."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from ulm import datasets, methods, runs, zoo
+from ulm.datasets import CachedDataset
+from ulm.methods import Detector
+
+
+@dataclass(frozen=True)
+class Data:
+    """One data set of a chapter in the sizes of a profile, drawn or read once and then cached.
+
+    Attributes:
+        spec: What :func:`ulm.datasets.load` takes.
+        name: What a table's provenance calls it: the paper's data set, or the stand-in.
+        profile: Its name, see :data:`ulm.runs.PROFILES`.
+    """
+
+    spec: str
+    name: str
+    profile: str
+
+    @property
+    def train(self) -> CachedDataset:
+        """Images to discover landmarks on; their labels are not looked at."""
+        return self._load("train", "data")
+
+    @property
+    def fit(self) -> CachedDataset:
+        """Labelled images that regressors may be fitted on: the first of ``train``."""
+        return self._load("train", "fit")
+
+    @property
+    def test(self) -> CachedDataset:
+        """Labelled images that nothing is fitted on."""
+        return self._load("test", "test")
+
+    def _load(self, split: str, limit: str) -> CachedDataset:
+        settings = runs.profile(self.profile)
+        wanted = datasets.load(self.spec, split, settings["size"], settings[limit])
+        # Bars tell of time, and the outputs of smoke runs are compared.
+        return datasets.cached(wanted, progress=self.profile != "smoke")
+
+
+def data(dataset: str, data_root: str, paper: str, standin: str, profile: str) -> Data:
+    """The data set of a chapter.
+
+    Args:
+        dataset: The notebook's parameter: a specification, or ``auto``: the paper's own data set, as a labelled folder
+            ``data_root/PAPER`` (``keypoints.json`` and ``images/``), where there is one, else the stand-in.
+        data_root: The notebook's parameter: a folder of data sets, or empty.
+        paper: The paper's data set, such as ``mafl``.
+        standin: Such as ``procedural:faces``.
+        profile: Name of the profile.
+    """
+    if dataset != "auto":
+        return Data(dataset, dataset, profile)
+    own = Path(data_root) / paper
+    if data_root and (own / "keypoints.json").is_file():
+        return Data(f"coco:{own}", paper, profile)
+    return Data(standin, standin, profile)
+
+
+def detector(name: str, profile: str, device: str = "auto", seed: int = 0, retrain: bool = False) -> Detector | None:
+    """A model of the zoo; with ``retrain`` trained from scratch as the zoo's was; None where there is none as yet."""
+    if retrain:
+        from ulm.zoo import recipes
+
+        folder = Path("_build") / "retrained" / profile / f"{name}-seed{seed}"
+        return recipes.train(name, profile, device=device, seed=seed, progress=profile != "smoke", out=folder)
+    return methods.load(name, device) if name in zoo.names() else None
+
+
+class Record:
+    """Writes a chapter's numbers and pictures, each with its provenance, where ``ulm status`` finds them.
+
+    Args:
+        chapter: Name of the notebook.
+        profile: Name of the profile.
+        device: Where it was measured.
+    """
+
+    def __init__(self, chapter: str, profile: str, device: Any):
+        self.folder = runs.numbers_folder()
+        self.path, self.profile, self.device = self.folder / f"{chapter}.json", profile, device
+
+    def number(
+        self,
+        id: str,
+        row: str,
+        column: str,
+        value: float,
+        facts: Mapping[str, Any],
+        std: float | None = None,
+        unit: str = "%",
+    ) -> None:
+        """Keep one cell of a table; ``facts`` are the provenance, such as ``Report.facts()``."""
+        extra = {} if std is None else {"std": round(std, 4)}
+        made = runs.provenance(self.device, **{**facts, "profile": self.profile})
+        runs.record([runs.measurement(id, row, column, value, made, unit, **extra)], self.path)
+
+    def picture(self, id: str, figure: Figure, facts: Mapping[str, Any], row: str = "picture") -> Figure:
+        """Keep a figure as PNG beside the numbers, and hand it back to be shown."""
+        name = f"{id.replace('/', '-')}.png"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        figure.savefig(self.folder / name, bbox_inches="tight", metadata={"Software": None})
+        made = runs.provenance(self.device, **{**facts, "profile": self.profile})
+        entry = runs.measurement(id, row, "picture", "", made, "", picture=name)
+        runs.record([{key: value for key, value in entry.items() if key != "value"}], self.path)
+        return figure

@@ -1,0 +1,127 @@
+"""Procedural scenes: data sets that ``ulm`` draws itself, deterministic by (scene, split, index).
+
+A category is one short file with a class that keeps :class:`Scene`; registering it in :data:`SCENES` is all it takes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import zlib
+from collections.abc import Callable
+from functools import cache
+from importlib import import_module
+from typing import Protocol
+
+import numpy as np
+
+from ulm.datasets.base import Dataset, Info, Sample, check_index, check_split
+from ulm.datasets.hashing import digest
+from ulm.errors import InputError
+
+RENDERER_VERSION = 1
+LENGTHS = {"train": 20_000, "val": 2_000, "test": 2_000}
+SMALLEST = 16
+
+
+class Scene(Protocol):
+    """What a category offers.
+
+    Attributes:
+        name: The scene's name, such as ``faces``.
+        info: What the data set says of itself.
+    """
+
+    name: str
+    info: Info
+
+    def draw(self, rng: np.random.Generator, size: int) -> Sample:
+        """Draw one sample from ``rng`` alone; the same ``rng`` must give the same scene at every ``size``."""
+        ...
+
+
+# Scene name -> (module, class, modules whose text decides the pictures). The class is called with the scene's name.
+_FACES = ("ulm.datasets.faces", "FaceScene", ("ulm.datasets.faces", "ulm.datasets.rendering"))
+SCENES: dict[str, tuple[str, str, tuple[str, ...]]] = {
+    "faces": _FACES,
+    "faces-posed": _FACES,
+    "faces-wild": _FACES,
+}
+
+
+def generator(scene: str, split: str, index: int) -> np.random.Generator:
+    """The source of one sample: the same on every machine, in every process and in any order."""
+    return np.random.default_rng(
+        np.random.SeedSequence([zlib.crc32(scene.encode()), zlib.crc32(split.encode()), index])
+    )
+
+
+@cache
+def _source_hash(modules: tuple[str, ...]) -> str:
+    text = "".join(inspect.getsource(import_module(name)) for name in modules)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+class ProceduralDataset(Dataset):
+    """Samples of a scene, drawn when asked for; see :func:`load`."""
+
+    def __init__(self, scene: str, split: str, size: int, lengths: dict[str, int]):
+        module, factory, self._modules = SCENES[scene]
+        make: Callable[[str], Scene] = getattr(import_module(module), factory)
+        self.scene = make(scene)
+        self.info, self.split, self.size, self.lengths = self.scene.info, split, size, lengths
+
+    def __len__(self) -> int:
+        return sum(self.lengths.values())
+
+    def __getitem__(self, index: int) -> Sample:
+        split, index = self._locate(check_index(index, len(self)))
+        sample = self.scene.draw(generator(self.scene.name, split, index), self.size)
+        return {**sample, "subject": str(tuple(LENGTHS).index(split) * 10_000_000 + index)}
+
+    def _locate(self, index: int) -> tuple[str, int]:
+        """The split that holds an item of the whole, and its index there."""
+        for split, length in self.lengths.items():
+            if index < length:
+                return split, index
+            index -= length
+        raise IndexError(f"index is {index} beyond the end")
+
+    @property
+    def fingerprint(self) -> str:
+        """Twelve hexadecimal digits of scene, split, size, length, renderer version and the renderer's source."""
+        source = _source_hash(self._modules)
+        return digest(self.scene.name, self.split, self.size, len(self), RENDERER_VERSION, source)
+
+
+def load(scene: str, split: str = "train", size: int = 128, length: int | None = None) -> ProceduralDataset:
+    """Load a procedural data set.
+
+    Args:
+        scene: A name in :data:`SCENES`.
+        split: ``train``, ``val``, ``test``, or ``all``: the three one after another.
+        size: Side of the square images in pixels, at least 16; changes the resolution and nothing else.
+        length: Number of items; None: 20,000 for train, 2,000 for val and test. Item ``i`` is the same whatever the
+            length. With ``all``, the first ``length`` items of the three splits in a row.
+
+    Returns:
+        The data set; item ``i`` depends on (scene, split, i, size) alone. Every item has an identity of its own.
+
+    Raises:
+        InputError: Unknown scene or split, a size below 16, or a length below 1.
+    """
+    if scene not in SCENES:
+        raise InputError(f"found procedural scene {scene!r}, expected one of {', '.join(SCENES)}")
+    check_split(split)
+    if size < SMALLEST:
+        raise InputError(f"found image size {size}, expected at least {SMALLEST}; ask for a larger size")
+    if length is not None and length < 1:
+        raise InputError(f"found length {length}, expected at least 1")
+    if split != "all":
+        return ProceduralDataset(scene, split, size, {split: length or LENGTHS[split]})
+    left = length or sum(LENGTHS.values())
+    lengths = {}
+    for name, most in LENGTHS.items():
+        lengths[name] = min(left, most)
+        left -= lengths[name]
+    return ProceduralDataset(scene, split, size, lengths)

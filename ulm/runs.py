@@ -1,0 +1,199 @@
+"""Profiles, seeds, devices, files that are never half-written, and the provenance of every number."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import random
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ulm.errors import InputError
+
+# The one place that says what each profile sets. `data` is the number of training images drawn, `fit` the images that
+# regressors may use, `test` the images that errors are measured on; `imm` and `colourisation` are hyperparameters.
+PROFILES: dict[str, dict[str, Any]] = {
+    "smoke": {
+        "size": 32,
+        "data": 96,
+        "fit": 64,
+        "test": 48,
+        "labels": 32,
+        "repeats": 2,
+        "imm": {"image_size": 32, "width": 8, "batch_size": 8, "steps": 12, "convention": "laptop", "perceptual": None},
+        "colourisation": {"width": 8, "steps": 6, "batch_size": 8},
+    },
+    "laptop": {
+        "size": 64,
+        "data": 4000,
+        "fit": 500,
+        "test": 500,
+        "labels": 300,
+        "repeats": 10,
+        "imm": {"image_size": 64, "width": 16, "batch_size": 32, "steps": 1500, "convention": "laptop"},
+        "colourisation": {"width": 16, "steps": 1500, "batch_size": 32},
+    },
+    "paper": {
+        "size": 128,
+        "data": None,
+        "fit": None,
+        "test": None,
+        "labels": None,
+        "repeats": 10,
+        "imm": {"image_size": 128, "width": 32, "batch_size": 50, "steps": 500_000, "convention": "release"},
+        "colourisation": {"width": 64, "steps": 200_000, "batch_size": 64},
+    },
+}
+
+
+def profile(name: str) -> dict[str, Any]:
+    """What the profile ``smoke``, ``laptop`` or ``paper`` sets.
+
+    Raises:
+        InputError: For another name.
+    """
+    if name not in PROFILES:
+        raise InputError(f"found profile {name!r}, expected one of {', '.join(PROFILES)}")
+    return PROFILES[name]
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """``auto`` is CUDA where there is one, else the CPU.
+
+    Raises:
+        InputError: If the name is unknown or asks for CUDA where there is none.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.split(":")[0] not in {"cpu", "cuda", "mps"}:
+        raise InputError(f"found device {name!r}, expected auto, cpu, cuda, cuda:N or mps")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise InputError(f"found device={name} but no CUDA device; use device=auto or device=cpu")
+    if name.startswith("cuda:") and int(name[5:]) >= torch.cuda.device_count():
+        raise InputError(f"found device={name} but {torch.cuda.device_count()} CUDA device(s); count from cuda:0")
+    if name == "mps" and not torch.backends.mps.is_available():
+        raise InputError("found device=mps but no Metal device; use device=auto or device=cpu")
+    return torch.device(name)
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python's, numpy's and torch's global generators. ``ulm`` itself draws from generators of its own."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def generator(device: torch.device, *numbers: int) -> torch.Generator:
+    """A generator that depends on the numbers alone, such as (seed, step): resuming needs no saved random state."""
+    state = int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
+    return torch.Generator(device).manual_seed(state)
+
+
+def atomic_write(path: Path | str, content: bytes | str) -> None:
+    """Write a file whole or not at all: to a temporary name beside it, flushed to disk, then renamed."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = content.encode() if isinstance(content, str) else content
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+@cache
+def commit() -> str:
+    """The commit that ``ulm`` runs from, with ``+`` where tracked files differ from it; empty outside a checkout."""
+    folder = Path(__file__).parent
+
+    def git(*arguments: str) -> str:
+        result = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=20)
+        return result.stdout.strip() if result.returncode == 0 else ""
+
+    try:
+        head = git("rev-parse", "--short=10", "HEAD")
+        return head + ("+" if head and git("status", "--porcelain", "-uno") else "")
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+
+
+def versions() -> dict[str, str]:
+    """Versions of what decides a number: Python, ulm, torch, numpy, scikit-learn."""
+    found = {"python": platform.python_version()}
+    for package in ("ulm", "torch", "numpy", "scikit-learn"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def device_name(device: torch.device | str) -> str:
+    """Words for a device, such as ``cpu (2 threads)`` or ``NVIDIA H200``."""
+    device = torch.device(device)
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type} ({torch.get_num_threads()} threads)"
+
+
+def provenance(device: torch.device | str = "cpu", **extra: Any) -> dict[str, Any]:
+    """Where a number comes from: commit, versions, date and device, and whatever the caller knows besides
+    (``dataset``, ``fingerprint``, ``n_fit``, ``n_test``, ``seeds``, ``profile``, ``seconds``)."""
+    return {
+        **extra,
+        "device": device_name(device),
+        "commit": commit(),
+        "versions": versions(),
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+    }
+
+
+def measurement(
+    id: str, row: str, column: str, value: float | str, provenance: dict[str, Any], unit: str = "%", **extra: Any
+) -> dict[str, Any]:
+    """One measured cell of a table, or with ``picture=PATH`` in ``extra`` one picture."""
+    number = round(float(value), 4) if not isinstance(value, str) else value
+    return {"id": id, "row": row, "column": column, "value": number, "unit": unit, **extra, "provenance": provenance}
+
+
+def record(measurements: Iterable[dict[str, Any]], path: Path | str) -> None:
+    """Add measurements to a JSON list; one of the same id, row and column is replaced."""
+    path = Path(path)
+    known = json.loads(path.read_text()) if path.is_file() else []
+    cells = {(m["id"], m["row"], m["column"]): m for m in [*known, *measurements]}
+    atomic_write(path, json.dumps(list(cells.values()), indent=1) + "\n")
+
+
+def numbers_folder() -> Path:
+    """Where notebooks leave this build's numbers: ``$ULM_NUMBERS``, else ``_build/numbers``."""
+    return Path(os.environ.get("ULM_NUMBERS", "_build/numbers"))
+
+
+class Stopwatch:
+    """Seconds since it was made, plus those of earlier runs that it continues."""
+
+    def __init__(self, before: float = 0.0):
+        self.before, self.start = before, time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        return self.before + time.perf_counter() - self.start
