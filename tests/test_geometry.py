@@ -78,7 +78,9 @@ def test_a_warp_without_deviation_is_the_identity():
     warp = geometry.draw_warps(2, geometry.WarpScale(), generator())
     images = torch.rand(2, 3, 8, 8)
     for align_corners in (False, True):
-        assert torch.allclose(warp.grid(8, align_corners), geometry.pixel_grid(8, align_corners).expand(2, -1, -1, -1), atol=1e-6)
+        assert torch.allclose(
+            warp.grid(8, align_corners), geometry.pixel_grid(8, align_corners).expand(2, -1, -1, -1), atol=1e-6
+        )
         assert torch.allclose(warp.sample(images, align_corners), images, atol=1e-5)
 
 

@@ -69,13 +69,27 @@ def data(dataset: str, data_root: str, paper: str, standin: str, profile: str) -
     return Data(standin, standin, profile)
 
 
-def detector(name: str, profile: str, device: str = "auto", seed: int = 0, retrain: bool = False) -> Detector | None:
-    """A model of the zoo; with ``retrain`` trained from scratch as the zoo's was; None where there is none as yet."""
+def detector(
+    name: str, profile: str, device: str = "auto", seed: int = 0, retrain: bool = False, models: str = ""
+) -> Detector | None:
+    """A model by its name in the zoo; None where there is none as yet.
+
+    Args:
+        name: Such as ``imm-faces-k10``.
+        profile: Name of the profile; it decides how long ``retrain`` trains.
+        device: See :func:`ulm.runs.pick_device`.
+        seed: Of ``retrain``.
+        retrain: Train from scratch as the zoo's model was. An interrupted training goes on.
+        models: A folder of further models, named like the zoo's; they go before those of the zoo.
+    """
+    if models and (Path(models) / name / "config.json").is_file():
+        return methods.load(Path(models) / name, device)
     if retrain:
         from ulm.zoo import recipes
 
-        folder = Path("_build") / "retrained" / profile / f"{name}-seed{seed}"
-        return recipes.train(name, profile, device=device, seed=seed, progress=profile != "smoke", out=folder)
+        if name in recipes.RECIPES:
+            folder = Path("_build") / "retrained" / profile / f"{name}-seed{seed}"
+            return recipes.train(name, profile, device=device, seed=seed, progress=profile != "smoke", out=folder)
     return methods.load(name, device) if name in zoo.names() else None
 
 

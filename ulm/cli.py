@@ -198,7 +198,7 @@ def fit(
     split = split or ("all" if data.startswith("folder:") else "train")
     given: dict[str, Any] = {"n_landmarks": landmarks, "image_size": size, "steps": steps}
     # Between two frames no warp is known that landmarks could be held to.
-    given |= {"pairs": "video", "equivariance": 0.0} if video_pairs else {}
+    given |= {"pairs": "video", "equivariance": 0.0, "concentration": 0.0} if video_pairs else {}
     given = {k: v for k, v in given.items() if v is not None} | _values(parameter)
     model = _new_model(method, profile, given | {"seed": seed, "device": device})
     images = datasets.load(data, split, model.image_size, _limit(data, profile, limit))
@@ -567,20 +567,18 @@ def zoo_card(name: Annotated[str, typer.Argument(help="A name of ulm zoo list.")
 def zoo_train(
     name: Annotated[str, typer.Argument(help="A name of ulm zoo list.")],
     out: Annotated[Path, typer.Option(help="The folder that the model is written to.")],
+    profile: Annotated[str, typer.Option(help="Where settings come from: smoke, laptop or paper.")] = "laptop",
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     device: _Device = "auto",
 ) -> None:
-    """Make a model of the zoo again, by the command on its card.
+    """Make a model of the zoo again; an interrupted training goes on.
 
     Example: ulm zoo train imm-faces-k10 --out MODEL
     """
-    from ulm import zoo
+    from ulm.zoo import recipes
 
-    arguments = zoo.card(name).get("arguments")
-    if not arguments:
-        raise InputError(f"{name}: found no command on its card that makes it again; see 'ulm zoo card {name}'")
-    typer.main.get_command(app).main(
-        ["fit", *arguments, "--device", device, "--out", str(out)], prog_name="ulm", standalone_mode=False
-    )
+    model = recipes.train(name, profile, out=out, device=device, seed=seed)
+    typer.echo(f"saved {out}: {model!r}", err=True)
 
 
 # --- values and output ------------------------------------------------------------------------------------------------

@@ -433,8 +433,13 @@ def learning_curves(
     axis.set(xlabel="images seen", ylabel=ylabel, ylim=(0, None))
     if log:
         axis.set_xscale("log")
-    axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
+    _legend_below(axis, len(histories))
     return figure
+
+
+def _legend_below(axis: Axes, entries: int) -> None:
+    if entries > 1:
+        axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=min(3, entries))
 
 
 @_figure
@@ -456,8 +461,7 @@ def lines(
         _level(axis, value, name)
     axis.set(xlabel=xlabel, ylabel=ylabel)
     axis.set(**({"xscale": "log"} if xlog else {}), **({"yscale": "log"} if ylog else {}))
-    if len(curves) > 1:
-        axis.legend()
+    _legend_below(axis, len(curves))
     return figure
 
 

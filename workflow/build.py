@@ -58,6 +58,15 @@ def count(cores: str) -> int:
     return int(cores)
 
 
+def snakeflags() -> list[str]:
+    """What the user hands to Snakemake."""
+    return shlex.split(os.environ.get("SNAKEFLAGS", ""))
+
+
+def dry_run() -> bool:
+    return not {"-n", "--dry-run", "--dryrun"}.isdisjoint(snakeflags())
+
+
 def run(profile: str, cores: str, data_root: str, device: str, lock: int) -> int:
     """Execute, through Snakemake, every notebook whose result is missing or out of date."""
     if profile not in ("smoke", "laptop", "paper"):
@@ -73,8 +82,8 @@ def run(profile: str, cores: str, data_root: str, device: str, lock: int) -> int
     command = [
         *(sys.executable, "-m", "snakemake", "--snakefile", "workflow/Snakefile"),
         *("--cores", str(number), "--nolock", "--rerun-incomplete", "--keep-going"),
-        *("--rerun-triggers", "params", "--quiet", "all"),
-        *shlex.split(os.environ.get("SNAKEFLAGS", "")),
+        *("--rerun-triggers", "params", *(() if dry_run() else ("--quiet", "all"))),
+        *snakeflags(),
         *("--config", f"profile={profile}", f"threads={number}", f"device={device}", f"data_root={data}"),
     ]
     code = subprocess.run(command, env=environment, pass_fds=[lock]).returncode
@@ -161,8 +170,9 @@ def main() -> int:
         if arguments.command == "nbval":
             return nbval()
         code = run(arguments.profile, arguments.cores, arguments.data_root, arguments.device, lock)
-        base = BUILD / "trial" if arguments.trial else BUILD
-        return code or (render(arguments.profile, base) if arguments.command == "book" else 0)
+        if code or arguments.command == "run" or dry_run():
+            return code
+        return render(arguments.profile, BUILD / "trial" if arguments.trial else BUILD)
 
 
 if __name__ == "__main__":

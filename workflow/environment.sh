@@ -19,13 +19,25 @@ if [ -z "$python" ] || ! fits "$python"; then
   exit 2
 fi
 
-if [ -e "$venv/.installing" ] || ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
+# Another installation here, perhaps of a `make` that was killed: let it end.
+marker=$venv/.installing
+while other=$(cat "$marker" 2>/dev/null) && [ -n "$other" ] && kill -0 "$other" 2>/dev/null; do
+  [ -n "${waiting:-}" ] || echo "another installation into $venv is at work (process $other); waiting for it to end"
+  waiting=1
+  sleep 1
+done
+done=$venv/.installed
+if [ -n "${waiting:-}" ] && [ "$done" -nt requirements.lock ] && [ "$done" -nt pyproject.toml ]; then exit 0; fi
+
+if [ -e "$marker" ] || ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
   rm -rf "$venv"
+  mkdir "$venv"
+  echo $$ >"$marker"
   "$python" -m venv "$venv" || { echo "could not make $venv; on Debian and Ubuntu: apt install python3-venv" >&2; exit 2; }
 fi
-touch "$venv/.installing"
+echo $$ >"$marker"
 echo "installing the locked environment into $venv (a few minutes the first time)"
-"$venv/bin/python" -m pip install --quiet --disable-pip-version-check -r requirements.lock
-"$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
-rm -f "$venv/.installing"
-touch "$venv/.installed"
+"$venv/bin/python" -m pip install -qq --disable-pip-version-check -r requirements.lock
+"$venv/bin/python" -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e .
+rm -f "$marker"
+touch "$done"

@@ -95,6 +95,7 @@ class Subset(Dataset):
 
     @property
     def fingerprint(self) -> str:
+        """That of the whole data set and of the choice."""
         from ulm.datasets.hashing import digest
 
         return digest(self.dataset.fingerprint, self.indices)

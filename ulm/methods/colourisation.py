@@ -72,7 +72,10 @@ def colourisation_loss(hue: Tensor, chroma: Tensor, images: Tensor) -> Tensor:
 
 
 def colourise(hue: Tensor, chroma: Tensor, grey: Tensor) -> Tensor:
-    """Images ``(B, 3, h, w)`` in [0, 1] from logits and grey levels ``(B, h, w)``: expected chroma, mean angle of hue."""
+    """Images ``(B, 3, h, w)`` in [0, 1] from logits and grey levels ``(B, h, w)``.
+
+    Chroma is the expected one, hue the mean angle.
+    """
     centres = (torch.arange(BINS, device=hue.device) + 0.5) / BINS
     amount = (chroma.softmax(1) * centres[:, None, None]).sum(1)
     angles = 2 * torch.pi * centres[:, None, None]
@@ -169,6 +172,10 @@ class Colourisation(Trainable):
             super().save_pretrained(folder, detector_only, card)
         finally:
             self.networks = trained
+
+    def _header(self) -> dict[str, str]:
+        # By this the file alone tells perceptual.load how to build the trunk.
+        return {"depth": self.depth, "width": str(self.width), "preprocessing": "grey"}
 
     def _load_weights(self, folder: Path, names: list[str]) -> None:
         self.networks = nn.ModuleDict({"trunk": perceptual.load(str(folder / "model.safetensors"))})

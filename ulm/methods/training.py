@@ -100,7 +100,7 @@ class Trainable:
         """Whether a training batch consists of pairs of frames of one video."""
         return False
 
-    # --- device and networks   -----------------------------------------------------------------------------------------------
+    # --- device and networks ------------------------------------------------------------------------------------
 
     @property
     def torch_device(self) -> torch.device:
@@ -237,7 +237,8 @@ class Trainable:
         bad = [name for name, value in values.items() if not math.isfinite(value)]
         if bad:
             raise InputError(
-                f"step {step + 1}: {', '.join(bad)} is not finite; lower learning_rate, or look for broken images in the data"
+                f"step {step + 1}: {', '.join(bad)} is not finite; "
+                "lower learning_rate, or look for broken images in the data"
             )
         entry = {
             "step": step + 1,
@@ -305,7 +306,7 @@ class Trainable:
         wanted = self.detector_parts if detector_only else self.saved_parts
         kept = {name: part for name, part in self.networks.items() if name in wanted}
         tensors = {key: _compact(tensor) for key, tensor in nn.ModuleDict(kept).state_dict().items()}
-        weights = to_bytes(tensors, {"format": "pt"})
+        weights = to_bytes(tensors, {"format": "pt", **self._header()})
         config = {
             "method": self.name,
             "parameters": self.get_params() | {"device": "auto"},
@@ -327,6 +328,10 @@ class Trainable:
         from ulm.methods import load
 
         return load(source, device, cls)
+
+    def _header(self) -> dict[str, str]:
+        """What else the header of the weights says."""
+        return {}
 
     def _load_weights(self, folder: Path, names: list[str]) -> None:
         self.initialise()

@@ -101,7 +101,10 @@ class PoseEncoder(nn.Module):
             return self.head(features.float()) * self.gain
 
     def forward(self, images: Tensor) -> Tensor:
-        """Landmarks ``(B, K, 2)`` of images ``(B, 3, S, S)`` in [0, 1]; (x, y), -1 and 1 at the outer cells' centres."""
+        """Landmarks ``(B, K, 2)`` of images ``(B, 3, S, S)`` in [0, 1].
+
+        (x, y), -1 and 1 at the outer cells' centres.
+        """
         return geometry.soft_argmax(self.heatmaps(images), self.softmax, align_corners=True)
 
 
@@ -170,7 +173,7 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Sequential):
-    """Patch discriminator of the adversarial rows of Table 2: source and target stacked to a map of scores (pix2pix)."""
+    """Patch discriminator of the adversarial rows of Table 2: source and target to a map of scores (pix2pix)."""
 
     def __init__(self, width: int = 32):
         super().__init__(

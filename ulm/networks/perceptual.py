@@ -131,7 +131,7 @@ class VGG(nn.Module):
         import h5py
 
         with h5py.File(path, "r") as file:
-            data = file["data"] if "data" in file else file
+            data = file.get("data", file)
             for name, layer in self.convolutions():
                 if name not in data:
                     raise InputError(f"{path}: found no layer {name}, expected Caffe's VGG layers under /data")
@@ -161,7 +161,8 @@ def load(source: str, zoo_folder: Path | None = None) -> VGG:
     """A frozen perceptual network.
 
     Args:
-        source: ``FILE.safetensors`` written by :func:`save` or in torchvision's layout, ``FILE.h5`` in Caffe's layout,
+        source: ``FILE.safetensors`` of a trained ``Colourisation`` or in torchvision's layout,
+            ``FILE.h5`` in Caffe's layout,
             a Hugging Face repository with a torchvision-layout VGG (``timm/vgg16.tv_in1k``, ``timm/vgg19.tv_in1k``;
             needs a network once), or the name of a perceptual network of the zoo.
         zoo_folder: Where zoo networks lie.
@@ -177,7 +178,7 @@ def load(source: str, zoo_folder: Path | None = None) -> VGG:
         )
     if zoo_folder is not None and (zoo_folder / source / "model.safetensors").is_file():
         path = zoo_folder / source / "model.safetensors"
-    elif source.count("/") == 1 and not path.exists() and not path.suffix in {".safetensors", ".h5"}:
+    elif source.count("/") == 1 and not path.exists() and path.suffix not in {".safetensors", ".h5"}:
         path = _download(source)
     if not path.is_file():
         raise InputError(
@@ -185,17 +186,6 @@ def load(source: str, zoo_folder: Path | None = None) -> VGG:
         )
     vgg = VGG("vgg16", 64, "grey").load_caffe(path) if path.suffix == ".h5" else _from_safetensors(path)
     return vgg.eval().requires_grad_(False)
-
-
-def save(vgg: VGG, path: Path) -> None:
-    """Write a trunk without normalisation as fp16 safetensors; its shape goes into the header."""
-    from safetensors.torch import save as to_bytes
-
-    from ulm.runs import atomic_write
-
-    tensors = {name: tensor.half().contiguous() for name, tensor in vgg.state_dict().items()}
-    header = {"depth": vgg.depth, "width": str(vgg.width), "preprocessing": vgg.preprocessing}
-    atomic_write(path, to_bytes(tensors, header))
 
 
 def _from_safetensors(path: Path) -> VGG:
@@ -206,7 +196,7 @@ def _from_safetensors(path: Path) -> VGG:
     tensors = {name: tensor.float() for name, tensor in load_file(path).items()}
     if "depth" in header:
         vgg = VGG(header["depth"], int(header["width"]), header["preprocessing"])
-        vgg.load_state_dict(tensors)
+        vgg.load_state_dict({name.removeprefix("trunk."): tensor for name, tensor in tensors.items()})
         return vgg
     # The fourth convolution of stage 3 tells VGG-19 from VGG-16 in torchvision's numbering.
     depth = "vgg19" if tensors.get("features.16.weight", torch.empty(0)).shape == (256, 256, 3, 3) else "vgg16"
@@ -229,7 +219,8 @@ def _download(repository: str) -> Path:
 class ContentLoss(nn.Module):
     """IMM's reconstruction loss: squared differences of the input and of five activations, each normalised online.
 
-    ``L = sum_l m_l / w_l`` (the authors' factor 1000 is the method's) with ``m_l`` the masked mean squared difference of layer l and ``w_l`` its running mean
+    ``L = sum_l m_l / w_l`` (the authors' factor 1000 is the method's) with ``m_l`` the masked mean squared difference
+    of layer l and ``w_l`` its running mean
     (decay 0.99). The authors let a little gradient flow through ``w_l``; here it is detached, as in their later code.
     ``w_l`` is a buffer: it is saved in checkpoints and stays put in evaluation.
 
