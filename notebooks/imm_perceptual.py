@@ -42,7 +42,6 @@ retrain: bool = False  # train for all the steps of the profile, instead of a fi
 import math
 import tempfile
 import warnings
-from pathlib import Path
 
 import pandas as pd
 import torch
@@ -403,7 +402,7 @@ Markdown(
 
 # %%
 with tempfile.TemporaryDirectory() as folder:
-    perceptual.save(own, Path(folder) / "mine.safetensors")
+    colouriser.save_pretrained(folder)  # the trunk alone
     detector = methods.IMM(
         n_landmarks=10,
         image_size=settings["size"],
@@ -411,7 +410,7 @@ with tempfile.TemporaryDirectory() as folder:
         batch_size=4,
         steps=2,
         loss="content",
-        perceptual=f"{folder}/mine.safetensors",
+        perceptual=f"{folder}/model.safetensors",
         seed=seed,
         device=device,
     )
@@ -428,7 +427,7 @@ print({name: round(value, 2) for name, value in detector.history_[0].items() if 
 # | `"vgg16.caffemodel.h5"` | the authors' file: VGG-16 on grey pictures, trained to colour photographs; the rows *selfsup* of Table 1 |
 # | `"timm/vgg19.tv_in1k"` | VGG-19 of ImageNet from the Hugging Face hub; the rows *sup* |
 # | `"timm/vgg16.tv_in1k"` | VGG-16 of ImageNet |
-# | `"FILE.safetensors"` | any VGG in torchvision's layout, or one that `perceptual.save` wrote |
+# | `"FILE.safetensors"` | any VGG in torchvision's layout, or the `model.safetensors` of a `Colourisation` of yours |
 # | `"vgg16-colour"` | the small one that ships with the book, trained on drawn faces |
 #
 # ```bash

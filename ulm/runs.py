@@ -54,7 +54,7 @@ PROFILES: dict[str, dict[str, Any]] = {
         "test": 500,
         "labels": 300,
         "repeats": 10,
-        "imm": {**_SHORT_ROAD, "image_size": 64, "width": 16, "batch_size": 16, "steps": 4000},
+        "imm": {**_SHORT_ROAD, "image_size": 64, "width": 16, "batch_size": 16, "steps": 8000},
         "colourisation": {"image_size": 64, "width": 16, "batch_size": 32, "steps": 1500},
     },
     "paper": {
