@@ -1,9 +1,12 @@
 # ---
 # jupyter:
 #   jupytext:
+#     notebook_metadata_filter: ulm
 #     text_representation:
 #       extension: .py
 #       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3 (ipykernel)
 #     language: python
@@ -19,7 +22,7 @@
 # | | |
 # |---|---|
 # | **You will** | see the pictures that stand in for the papers' data sets, and what one item of a data set holds; turn one picture into a training pair by two random warps; compute the forward and the backward error by hand; see why the regressor, the normaliser and the origin of the coordinates belong to a number |
-# | **You need** | [Start here](start_here); least squares |
+# | **You need** | [Start here](start_here.ipynb); least squares |
 # | **Time** | 30 minutes to read, 2 minutes to run |
 # | **Computer** | any, no GPU; 1 GB of memory |
 # | **Data** | drawn here: 1,500 pictures of 64 × 64 pixels, kept in a cache |
@@ -118,7 +121,7 @@ assert torch.allclose(geometry.to_pixels(normalised, 128), pixels)
 #
 # `procedural:faces` is cropped like aligned CelebA, and stands in for CelebA and MAFL ({numref}`fig-data-faces`).
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "procedural:faces, with its 68 landmarks", "name": "fig-data-faces"}, "image": {"alt": "Sixteen drawn heads seen mostly from the front, each with lines along jaw, brows, eyes, nose and mouth"}}
+# %% mystnb={"figure": {"caption": "procedural:faces, with its 68 landmarks", "name": "fig-data-faces"}, "image": {"alt": "Sixteen drawn heads seen mostly from the front, each with lines along jaw, brows, eyes, nose and mouth"}} tags=["hide-input"]
 scenes = {}
 for name in ("faces", "faces-posed", "faces-wild"):
     data = datasets.load(f"procedural:{name}", "test", size=128, limit=16)
@@ -136,14 +139,14 @@ gallery("faces")
 # `procedural:faces-posed` turns the heads through all yaw angles and stands in for AFLW ({numref}`fig-data-posed`).
 # Landmarks that the head itself hides are drawn as small hollow squares: their place is known, but `visible` is false.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "procedural:faces-posed, hidden points as squares", "name": "fig-data-posed"}, "image": {"alt": "Sixteen drawn heads, many in profile; points on the far side of the head are hollow squares"}}
+# %% mystnb={"figure": {"caption": "procedural:faces-posed, hidden points as squares", "name": "fig-data-posed"}, "image": {"alt": "Sixteen drawn heads, many in profile; points on the far side of the head are hollow squares"}} tags=["hide-input"]
 gallery("faces-posed")
 
 # %% [markdown]
 # `procedural:faces-wild` puts heads of any size anywhere ({numref}`fig-data-wild`). Nothing is aligned here, and a
 # detector has to find the face first.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "procedural:faces-wild, free scale and place", "name": "fig-data-wild"}, "image": {"alt": "Sixteen drawn heads of different sizes at different places of the picture, with their landmarks"}}
+# %% mystnb={"figure": {"caption": "procedural:faces-wild, free scale and place", "name": "fig-data-wild"}, "image": {"alt": "Sixteen drawn heads of different sizes at different places of the picture, with their landmarks"}} tags=["hide-input"]
 gallery("faces-wild")
 
 # %% tags=["hide-input"]
@@ -158,7 +161,7 @@ Markdown(
 # Because the yaw of each head is known, one can ask for a sweep from one profile to the other
 # ({numref}`fig-data-sweep`). Later chapters break errors down by it. A positive yaw turns the face to the image's right.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "From one profile to the other", "name": "fig-data-sweep"}, "image": {"alt": "Seven different drawn heads ordered by yaw, from facing left through frontal to facing right"}}
+# %% mystnb={"figure": {"caption": "From one profile to the other", "name": "fig-data-sweep"}, "image": {"alt": "Seven different drawn heads ordered by yaw, from facing left through frontal to facing right"}} tags=["hide-input"]
 posed = chapters.data("procedural:faces-posed", data_root, paper="aflw", standin="", profile=profile).test
 yaws = np.array(posed.column("yaw"))
 nearest = [int(np.abs(yaws - wanted).argmin()) for wanted in (-80, -55, -25, 0, 25, 55, 80)]
@@ -305,7 +308,7 @@ Markdown(
 # in the loss. The code goes further and lets *all* borders count less, by a weight that falls to zero within 30 pixels of
 # the edge of 128 and is warped with the target (last column).
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "One picture, two readings of the pair", "name": "fig-data-warps"}, "image": {"alt": "Three faces with a painted grid: the original, the mildly bent target, two strongly bent sources, and a weight that is white in the middle and black at the border"}}
+# %% mystnb={"figure": {"caption": "One picture, two readings of the pair", "name": "fig-data-warps"}, "image": {"alt": "Three faces with a painted grid: the original, the mildly bent target, two strongly bent sources, and a weight that is white in the middle and black at the border"}} tags=["hide-input"]
 original = figures.with_grid(scenes["faces"]["image"][:3])
 random = torch.Generator().manual_seed(seed + 5)
 g2 = geometry.draw_warps(3, geometry.RELEASE_TARGET, random)
@@ -334,7 +337,7 @@ print(f"mean weight {geometry.border_mask(128).mean():.4f}: less than half of th
 # An error in pixels means little: pictures have any size, and a face any size in them. So each distance is divided by a
 # length of the same picture, the *normaliser* $d_i$ ({numref}`fig-data-normaliser`).
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Four normalisers, drawn where they are measured", "name": "fig-data-normaliser"}, "image": {"alt": "Four faces; on each an orange line or box shows the length: between outer eye corners, between pupils, box round the landmarks, whole image"}}
+# %% mystnb={"figure": {"caption": "Four normalisers, drawn where they are measured", "name": "fig-data-normaliser"}, "image": {"alt": "Four faces; on each an orange line or box shows the length: between outer eye corners, between pupils, box round the landmarks, whole image"}} tags=["hide-input"]
 names = ("outer-eye-corners", "pupils", "box", "image")
 shown = scenes["faces"]
 figures.normaliser(shown["image"][:4], shown["landmarks"][:4], [(shown["info"], name) for name in names])
@@ -419,7 +422,7 @@ backward = linear_nme(truth_fit, steady_fit, truth_test, steady_test, norm)
 assert np.isclose(backward, report.backward_nme)
 print(f"backward NME {backward:.2f} %")
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "The two directions on one face", "name": "fig-data-directions"}, "image": {"alt": "Two copies of a face: on the left circles joined to crosses at annotated points, on the right coloured landmarks joined to crosses"}}
+# %% mystnb={"figure": {"caption": "The two directions on one face", "name": "fig-data-directions"}, "image": {"alt": "Two copies of a face: on the left circles joined to crosses at annotated points, on the right coloured landmarks joined to crosses"}} tags=["hide-input"]
 imm_regressor = evaluation.REGRESSORS["imm"].forward
 there = imm_regressor.fit(steady_fit, truth_fit, size).predict(steady_test)
 here = imm_regressor.fit(truth_fit, steady_fit, size).predict(truth_test)
@@ -656,4 +659,4 @@ Markdown(
 # - ✓ that normaliser, regressor, origin and label subsets belong to a number, and three baselines to compare it with.
 #
 # Run it again: `ulm run notebooks/data_and_protocol -p profile paper -p data_root DATA`. Next:
-# [IMM, step by step](imm_method).
+# [IMM, step by step](imm_method.ipynb).

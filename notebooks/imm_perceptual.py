@@ -1,9 +1,12 @@
 # ---
 # jupyter:
 #   jupytext:
+#     notebook_metadata_filter: ulm
 #     text_representation:
 #       extension: .py
 #       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3 (ipykernel)
 #     language: python
@@ -19,7 +22,7 @@
 # | | |
 # |---|---|
 # | **You will** | see on a toy picture why a difference of pixels is a poor teacher; train a network to colour grey pictures, without labels; compare pictures by its layers, with weights that balance themselves; measure what such a loss sees and what it overlooks; load the published networks from a file |
-# | **You need** | [IMM, step by step](imm_method) |
+# | **You need** | [IMM, step by step](imm_method.ipynb) |
 # | **Time** | 25 minutes to read, 2 minutes to run |
 # | **Computer** | any, no GPU; 2 GB of memory |
 # | **Data** | the 4,000 drawn pictures of the chapter before, from the cache |
@@ -86,7 +89,7 @@ assert math.isclose(erased, 2 * 0.6**2 / 64, rel_tol=1e-4)  # two columns of 64 
 assert math.isclose(by_pixels[5], 2 * erased, rel_tol=1e-4)  # the line is missing in one place, and wrong in another
 assert math.isclose(by_pixels[16], by_pixels[2], rel_tol=1e-4)  # two pixels off is as bad as sixteen
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "A line drawn too far right", "name": "fig-perceptual-line"}, "image": {"alt": "The pixel difference rises within two pixels of shift to twice the level of drawing no line, then stays constant"}}
+# %% mystnb={"figure": {"caption": "A line drawn too far right", "name": "fig-perceptual-line"}, "image": {"alt": "The pixel difference rises within two pixels of shift to twice the level of drawing no line, then stays constant"}} tags=["hide-input"]
 figures.lines(
     shifts,
     {"squared difference of pixels": [value / erased for value in by_pixels]},
@@ -185,7 +188,7 @@ blind = entropy[0] + 5 * chroma.mean().item() * entropy[1]
 last = colouriser.history_[-1]["colour"]
 print(f"blind guess {blind:.2f}, network after {colouriser.history_[-1]['images_seen']:,} pictures {last:.2f}")
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Learning to colour", "name": "fig-perceptual-learning"}, "image": {"alt": "The colour loss falls with the number of pictures seen, below the dashed level of a blind guess"}}
+# %% mystnb={"figure": {"caption": "Learning to colour", "name": "fig-perceptual-learning"}, "image": {"alt": "The colour loss falls with the number of pictures seen, below the dashed level of a blind guess"}} tags=["hide-input"]
 figures.learning_curves(
     {"this network": colouriser.history_}, {"blind guess": blind}, key="colour", ylabel="colour loss", log=False
 )
@@ -194,7 +197,7 @@ figures.learning_curves(
 # {numref}`fig-perceptual-colours` shows what it makes of grey test pictures. A network that is unsure of the hue gives pale
 # colours: the mean over a broad histogram.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Grey, coloured by the network, true", "name": "fig-perceptual-colours"}, "image": {"alt": "Three rows of eight faces: grey pictures, the same with colours guessed by the network, and the originals"}}
+# %% mystnb={"figure": {"caption": "Grey, coloured by the network, true", "name": "fig-perceptual-colours"}, "image": {"alt": "Three rows of eight faces: grey pictures, the same with colours guessed by the network, and the originals"}} tags=["hide-input"]
 grey = shown.mean(1, keepdim=True).expand(-1, 3, -1, -1)
 guess = colouriser.predict(shown)  # (8, 3, h / 4, w / 4)
 tint = F.interpolate(guess - guess.mean(1, keepdim=True), size=shown.shape[-2:], mode="bilinear")
@@ -219,7 +222,7 @@ shipped = (zoo.folder() / "vgg16-colour" / "model.safetensors").is_file()
 trunk = perceptual.load("vgg16-colour", zoo.folder()) if shipped else own
 print("trunk:", "shipped with the book" if shipped else "trained above", f"({trunk.depth}, width {trunk.width})")
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Five layers, mean activation", "name": "fig-perceptual-taps"}, "image": {"alt": "Four faces and, beside each, five maps of decreasing resolution: edges first, then blurred regions"}}
+# %% mystnb={"figure": {"caption": "Five layers, mean activation", "name": "fig-perceptual-taps"}, "image": {"alt": "Four faces and, beside each, five maps of decreasing resolution: edges first, then blurred regions"}} tags=["hide-input"]
 names = ("conv1_2", "conv2_2", "conv3_2", "conv4_2", "conv5_2")
 with torch.no_grad():
     taps = trunk(shown[:4])
@@ -298,7 +301,7 @@ for m in training:
     w = w + 0.01 * (m - w)
     losses.append(float((m / w).sum()))
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "The loss hides the progress", "name": "fig-perceptual-running"}, "image": {"alt": "Over the steps the unnormalised differences of input and conv3_2 fall to a small fraction of their start; the loss divided by six falls much more slowly"}}
+# %% mystnb={"figure": {"caption": "The loss hides the progress", "name": "fig-perceptual-running"}, "image": {"alt": "Over the steps the unnormalised differences of input and conv3_2 fall to a small fraction of their start; the loss divided by six falls much more slowly"}} tags=["hide-input"]
 every = slice(0, None, 25)
 figures.lines(
     torch.arange(1, 5001)[every],
@@ -333,7 +336,7 @@ with torch.no_grad():
     none = terms(trunk, nothing, target, one)
     by_layer = torch.stack([terms(trunk, line(24 + s), target, one) / none for s in shifts])  # (17, 6)
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "The shifted line, seen by layers", "name": "fig-perceptual-shift"}, "image": {"alt": "Six curves of difference against shift: the input jumps at once, deeper layers rise more slowly and over more pixels"}}
+# %% mystnb={"figure": {"caption": "The shifted line, seen by layers", "name": "fig-perceptual-shift"}, "image": {"alt": "Six curves of difference against shift: the input jumps at once, deeper layers rise more slowly and over more pixels"}} tags=["hide-input"]
 figures.lines(
     shifts,
     {name: by_layer[:, i] for i, name in enumerate(("input", *names))},
@@ -385,11 +388,8 @@ gain = ratio.iloc[-1] - ratio["random network"]
 Markdown(
     f"By pixels, three pixels cost {ratio.iloc[0]:.2f} times as much as other colours; for a random network it is "
     f"{ratio['random network']:.2f} times, for the last network of the table {ratio.iloc[-1]:.2f} times. "
-    + (
-        "Depth alone already looks more at geometry than pixels do, and learning to colour adds to it. "
-        if gain > 0.05
-        else "Here learning to colour adds nothing to what depth alone gives: it was too short. "
-    )
+    + ("Depth alone already looks more at geometry than pixels do. " if ratio["random network"] > ratio.iloc[0] else "")
+    + ("Learning to colour adds to it. " if gain > 0.05 else "Learning to colour was too short to add to it. ")
     + f"A blurred face costs {table.blurred.iloc[0]:.0f} % by pixels and {table.blurred.iloc[-1]:.0f} % by the layers: a generator that "
     "blurs is no longer safe."
 )
@@ -480,4 +480,4 @@ print({name: round(value, 2) for name, value in detector.history_[0].items() if 
 # - ✓ how strict it is with geometry and with colour, in numbers;
 # - ✓ how to plug in your own network, or the published ones.
 #
-# Run it again: `ulm run notebooks/imm_perceptual -p profile paper -p data_root DATA`. Next: [IMM on faces](imm_faces).
+# Run it again: `ulm run notebooks/imm_perceptual -p profile paper -p data_root DATA`. Next: [IMM on faces](imm_faces.ipynb).

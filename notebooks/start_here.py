@@ -1,9 +1,12 @@
 # ---
 # jupyter:
 #   jupytext:
+#     notebook_metadata_filter: ulm
 #     text_representation:
 #       extension: .py
 #       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3 (ipykernel)
 #     language: python
@@ -74,7 +77,7 @@ face = faces[0]
 # `image` is red, green and blue in [0, 1]. `landmarks` are 68 points, x and y in pixels of this image; `visible` says
 # which of them the head itself hides. Here are eight faces with their landmarks, filled where they can be seen.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Eight drawn faces, their 68 landmarks", "name": "fig-start-faces"}, "image": {"alt": "Eight computer-drawn heads, each with 68 points on jaw, brows, eyes, nose and mouth"}}
+# %% mystnb={"figure": {"caption": "Eight drawn faces, their 68 landmarks", "name": "fig-start-faces"}, "image": {"alt": "Eight computer-drawn heads, each with 68 points on jaw, brows, eyes, nose and mouth"}} tags=["hide-input"]
 figure, axes = plt.subplots(2, 4, figsize=(9, 4.6), layout="constrained")
 for axis, face in zip(axes.flat, faces, strict=True):
     height, width = face["image"].shape[-2:]

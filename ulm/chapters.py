@@ -123,7 +123,8 @@ class Record:
 
     def picture(self, id: str, figure: Figure, facts: Mapping[str, Any], row: str = "picture") -> Figure:
         """Keep a figure as PNG beside the numbers, and hand it back to be shown."""
-        name = f"{id.replace('/', '-')}.png"
+        part = "" if row == "picture" else f"-{row.split()[-1]}"
+        name = f"{id.replace('/', '-')}{part}.png"
         self.folder.mkdir(parents=True, exist_ok=True)
         figure.savefig(self.folder / name, bbox_inches="tight", metadata={"Software": None})
         made = runs.provenance(self.device, **{**facts, "profile": self.profile})

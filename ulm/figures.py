@@ -425,9 +425,8 @@ def learning_curves(
     """
     figure, axis = _axis()
     for index, (name, history) in enumerate(histories.items()):
-        known = [(entry["images_seen"], entry[key]) for entry in history if key in entry]
-        if known:
-            _plot(axis, index, *np.array(known).T, name)
+        known = [entry for entry in history if key in entry]
+        _plot(axis, index, [entry["images_seen"] for entry in known], [entry[key] for entry in known], name)
     for name, value in (baselines or {}).items():
         _level(axis, value, name)
     axis.set(xlabel="images seen", ylabel=ylabel, ylim=(0, None))

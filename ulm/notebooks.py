@@ -57,7 +57,7 @@ def checkout() -> Path:
 
 
 def find(notebook: str | Path, root: Path | None = None) -> Path:
-    """The source (.py, else .ipynb) of a notebook that is named ``imm_faces``, ``notebooks/imm_faces`` or by its file.
+    """The source (.py, else .ipynb) of a notebook: ``imm_faces``, ``imm-faces``, ``notebooks/imm_faces`` or its file.
 
     Raises:
         InputError: There is none; the message lists those that exist.
@@ -65,9 +65,10 @@ def find(notebook: str | Path, root: Path | None = None) -> Path:
     root = root or checkout()
     path = Path(notebook)
     stem = path.with_suffix("") if path.suffix in {".py", ".ipynb"} else path
-    for base in (Path(stem), root / stem, root / "notebooks" / stem):
+    plain = stem.name.replace("-", "_")
+    for base in (stem, root / stem, root / "notebooks" / stem, root / "notebooks" / plain):
         for suffix in (".py", ".ipynb"):
-            file = base.with_name(base.name + suffix)
+            file = Path(f"{base}{suffix}")
             if file.is_file():
                 return file
     known = ", ".join(sorted(file.stem for file in (root / "notebooks").glob("*.py")))
@@ -249,7 +250,7 @@ def _papermill(
             language="python",
             progress_bar={"desc": name} if progress else False,
             log_output=False,
-            extra_arguments=["--IPKernelApp.log_level=ERROR"],
+            extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
         )
     except PapermillExecutionError as error:
         os.replace(partial, failed)

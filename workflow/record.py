@@ -56,10 +56,11 @@ def main() -> None:
     )
     model.save_pretrained(arguments.work / name)
     supervised = evaluation.SupervisedBaseline(
-        image_size=model.image_size, seed=arguments.seed, device=arguments.device
+        image_size=model.image_size, seed=arguments.seed, device=str(model.torch_device)
     )
     report = evaluation.evaluate_detector(model, test, train, labels=300, repeats=10, supervised=supervised)
-    facts = {**report.facts(), "dataset": f"coco {arguments.name}", "profile": "laptop", "parameters": parameters}
+    called = {"dataset": f"coco {arguments.name}", "fit_dataset": f"coco {arguments.name}"}
+    facts = {**report.facts(), **called, "profile": "laptop", "parameters": parameters}
     facts["seconds"] = round(model.history_[-1]["seconds"], 1)
     made = runs.provenance(model.torch_device, **facts)
     row = f"ours: IMM K={arguments.landmarks}"
