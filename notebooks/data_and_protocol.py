@@ -34,7 +34,9 @@
 
 # %% tags=["parameters"]
 profile: str = "laptop"  # smoke, laptop or paper: how much is computed
-dataset: str = "auto"  # auto: the paper's own data set where data_root holds it, else its stand-in
+dataset: str = (
+    "auto"  # auto: the paper's own data set where data_root holds it, else its stand-in
+)
 data_root: str = ""  # folder that holds real data sets
 device: str = "auto"  # auto, cpu, cuda or cuda:N
 seed: int = 0  # of everything random
@@ -57,7 +59,9 @@ from ulm.errors import InputError
 settings = runs.profile(profile)
 runs.seed_everything(seed)
 where = runs.pick_device(device)
-print(f"profile {profile}, {runs.device_name(where)}, PyTorch {torch.__version__}, seed {seed}")
+print(
+    f"profile {profile}, {runs.device_name(where)}, PyTorch {torch.__version__}, seed {seed}"
+)
 
 # %% [markdown]
 # ## One item
@@ -65,10 +69,16 @@ print(f"profile {profile}, {runs.device_name(where)}, PyTorch {torch.__version__
 # A data set has a length and gives items by index. An item is a dictionary.
 
 # %%
-faces = chapters.data(dataset, data_root, paper="mafl", standin="procedural:faces", profile=profile)
+faces = chapters.data(
+    dataset, data_root, paper="mafl", standin="procedural:faces", profile=profile
+)
 item = faces.test[0]
 pd.DataFrame(
-    [(key, str(value.dtype), tuple(value.shape)) for key, value in item.items() if isinstance(value, torch.Tensor)],
+    [
+        (key, str(value.dtype), tuple(value.shape))
+        for key, value in item.items()
+        if isinstance(value, torch.Tensor)
+    ],
     columns=["key", "type", "shape"],
 ).set_index("key")
 
@@ -130,7 +140,9 @@ for name in ("faces", "faces-posed", "faces-wild"):
 
 def gallery(name):
     shown = scenes[name]
-    return figures.annotated_images(shown["image"], shown["landmarks"], shown["visible"], shown["info"].skeleton)
+    return figures.annotated_images(
+        shown["image"], shown["landmarks"], shown["visible"], shown["info"].skeleton
+    )
 
 
 gallery("faces")
@@ -150,7 +162,9 @@ gallery("faces-posed")
 gallery("faces-wild")
 
 # %% tags=["hide-input"]
-share = {name: 100 * float(scene["visible"].float().mean()) for name, scene in scenes.items()}
+share = {
+    name: 100 * float(scene["visible"].float().mean()) for name, scene in scenes.items()
+}
 Markdown(
     "Of the landmarks in the pictures above, the head leaves "
     + ", ".join(f"{value:.0f} % visible in `{name}`" for name, value in share.items())
@@ -162,9 +176,13 @@ Markdown(
 # ({numref}`fig-data-sweep`). Later chapters break errors down by it. A positive yaw turns the face to the image's right.
 
 # %% mystnb={"figure": {"caption": "From one profile to the other", "name": "fig-data-sweep"}, "image": {"alt": "Seven different drawn heads ordered by yaw, from facing left through frontal to facing right"}} tags=["hide-input"]
-posed = chapters.data("procedural:faces-posed", data_root, paper="aflw", standin="", profile=profile).test
+posed = chapters.data(
+    "procedural:faces-posed", data_root, paper="aflw", standin="", profile=profile
+).test
 yaws = np.array(posed.column("yaw"))
-nearest = [int(np.abs(yaws - wanted).argmin()) for wanted in (-80, -55, -25, 0, 25, 55, 80)]
+nearest = [
+    int(np.abs(yaws - wanted).argmin()) for wanted in (-80, -55, -25, 0, 25, 55, 80)
+]
 sweep = datasets.load("procedural:faces-posed", "test", size=128).batch(nearest)
 figures.annotated_images(
     sweep["image"],
@@ -187,13 +205,24 @@ def write_coco(folder: Path, items: list[dict], names: tuple[str, ...]) -> None:
     (folder / "images").mkdir(parents=True)
     images, annotations = [], []
     for i, item in enumerate(items):
-        pixels = (item["image"] * 255).round().byte().permute(1, 2, 0).numpy()  # (H, W, 3)
+        pixels = (
+            (item["image"] * 255).round().byte().permute(1, 2, 0).numpy()
+        )  # (H, W, 3)
         Image.fromarray(pixels).save(folder / "images" / f"{i:04d}.png")
         shape = {"height": pixels.shape[0], "width": pixels.shape[1]}
-        images.append({"id": i, "file_name": f"{i:04d}.png", "subject": item["subject"], **shape})
+        images.append(
+            {"id": i, "file_name": f"{i:04d}.png", "subject": item["subject"], **shape}
+        )
         v = 1.0 + item["visible"]  # 0: unknown, 1: hidden, 2: visible
         triples = torch.cat([item["landmarks"], v[:, None]], dim=1)  # (L, 3)
-        annotations.append({"id": i, "image_id": i, "category_id": 1, "keypoints": triples.flatten().tolist()})
+        annotations.append(
+            {
+                "id": i,
+                "image_id": i,
+                "category_id": 1,
+                "keypoints": triples.flatten().tolist(),
+            }
+        )
     categories = [{"id": 1, "name": "face", "keypoints": list(names)}]
     content = {"categories": categories, "images": images, "annotations": annotations}
     (folder / "keypoints.json").write_text(json.dumps(content))
@@ -203,12 +232,18 @@ drawn = datasets.load("procedural:faces", "test", size=128, limit=6)
 with tempfile.TemporaryDirectory() as temporary:
     write_coco(Path(temporary) / "faces", list(drawn), drawn.info.landmark_names)
     labelled = datasets.load(f"coco:{temporary}/faces", split="all", size=128)
-    unlabelled = datasets.load(f"folder:{temporary}/faces/images", split="all", size=128)
+    unlabelled = datasets.load(
+        f"folder:{temporary}/faces/images", split="all", size=128
+    )
     back, photographs = labelled.batch(range(6)), unlabelled.batch(range(6))
 
 check_item({key: back[key][0] for key in ("image", "landmarks", "visible")})
 print("labelled folder:  ", tuple(back["image"].shape), tuple(back["landmarks"].shape))
-print("folder of images: ", tuple(photographs["image"].shape), tuple(photographs["landmarks"].shape))
+print(
+    "folder of images: ",
+    tuple(photographs["image"].shape),
+    tuple(photographs["landmarks"].shape),
+)
 
 # %% [markdown]
 # Nothing is lost on the way but what the eight bits of a PNG round off, and a folder without labels has items with no
@@ -246,7 +281,7 @@ except InputError as error:
 
 # %%
 def spline(u, w, A, t, c):
-    """Equation above: places u (P, 2), coefficients w (C, 2), A (2, 2), t (2,), control points c (C, 2)."""
+    """Equation above: places u (P, 2), w (C, 2), A (2, 2), t (2,), control points c."""
     squared = (u[:, None] - c).square().sum(-1).clamp_min(1e-8)  # |u - c|^2, (P, C)
     return u @ A.T + t + (squared * squared.log()) @ w  # U(r) = r^2 log r^2
 
@@ -255,7 +290,11 @@ random = torch.Generator().manual_seed(seed)
 warp = geometry.draw_warps(1, geometry.RELEASE_SOURCE, random)
 w, A, t = warp.coefficients[0].split([100, 2, 1])
 places = 2 * torch.rand(50, 2, generator=random) - 1
-assert torch.allclose(spline(places, w, A.T, t, geometry.control_points(10)), warp(places[None])[0], atol=1e-5)
+assert torch.allclose(
+    spline(places, w, A.T, t, geometry.control_points(10)),
+    warp(places[None])[0],
+    atol=1e-5,
+)
 
 # %% [markdown]
 # $g$ takes a place of the *output* to the place of the *input* that is shown there. So no inverse is needed: the warped
@@ -263,10 +302,16 @@ assert torch.allclose(spline(places, w, A.T, t, geometry.control_points(10)), wa
 # input. It is easily checked with a picture whose red and green say where each pixel was.
 
 # %%
-grid = geometry.pixel_grid(64).permute(2, 0, 1)[None]  # (1, 2, 64, 64): x and y of each pixel
+grid = geometry.pixel_grid(64).permute(2, 0, 1)[
+    None
+]  # (1, 2, 64, 64): x and y of each pixel
 shown = warp.sample(grid)
-at = torch.tensor([[[0.0, 0.0], [0.3, -0.2], [-0.25, 0.35]]])  # three places of the output
-seen = torch.nn.functional.grid_sample(shown, at[:, None], align_corners=False)[0, :, 0].T  # what the output shows
+at = torch.tensor(
+    [[[0.0, 0.0], [0.3, -0.2], [-0.25, 0.35]]]
+)  # three places of the output
+seen = torch.nn.functional.grid_sample(shown, at[:, None], align_corners=False)[
+    0, :, 0
+].T  # what the output shows
 assert torch.allclose(seen, warp(at)[0], atol=2e-3)
 
 # %% [markdown]
@@ -277,7 +322,7 @@ assert torch.allclose(seen, warp(at)[0], atol=2e-3)
 
 # %%
 def bending(scale: geometry.WarpScale, n: int = 4000) -> list[float]:
-    """Deviation in pixels (of 128, one axis) that the bending moves the centre and a corner by."""
+    """How far the bending moves centre and corner: deviation, pixels of 128."""
     random = torch.Generator().manual_seed(seed)
     only = geometry.WarpScale(bending=scale.bending, bending_half=scale.bending_half)
     places = torch.tensor([[0.0, 0.0], [1.0, 1.0]])
@@ -286,7 +331,10 @@ def bending(scale: geometry.WarpScale, n: int = 4000) -> list[float]:
 
 
 moves = pd.DataFrame(
-    {"target": bending(geometry.RELEASE_TARGET), "source": bending(geometry.RELEASE_SOURCE)},
+    {
+        "target": bending(geometry.RELEASE_TARGET),
+        "source": bending(geometry.RELEASE_SOURCE),
+    },
     index=["centre (pixels)", "corner (pixels)"],
 )
 moves.round(1)
@@ -329,7 +377,9 @@ figures.warps(
 strip = geometry.border_mask(128)[0, 0, 64]  # a row through the middle
 assert abs(strip.mean() - 0.6875) < 1e-4
 assert abs(geometry.border_mask(128).mean() - 0.4727) < 1e-4
-print(f"mean weight {geometry.border_mask(128).mean():.4f}: less than half of the picture counts")
+print(
+    f"mean weight {geometry.border_mask(128).mean():.4f}: less than half of the picture counts"
+)
 
 # %% [markdown]
 # ## What the error is divided by
@@ -340,16 +390,34 @@ print(f"mean weight {geometry.border_mask(128).mean():.4f}: less than half of th
 # %% mystnb={"figure": {"caption": "Four normalisers, drawn where they are measured", "name": "fig-data-normaliser"}, "image": {"alt": "Four faces; on each an orange line or box shows the length: between outer eye corners, between pupils, box round the landmarks, whole image"}} tags=["hide-input"]
 names = ("outer-eye-corners", "pupils", "box", "image")
 shown = scenes["faces"]
-figures.normaliser(shown["image"][:4], shown["landmarks"][:4], [(shown["info"], name) for name in names])
+figures.normaliser(
+    shown["image"][:4],
+    shown["landmarks"][:4],
+    [(shown["info"], name) for name in names],
+)
 
 # %%
 truth_test = evaluation.to_array(faces.test.landmarks)  # (N, L, 2)
 truth_fit = evaluation.to_array(faces.fit.landmarks)  # (n, L, 2)
 size, info = faces.test.size, faces.test.info
-norm = evaluation.normalising_lengths(truth_test, info, size)  # (N,), the data set's own: outer eye corners
-known = [name for name in names if info.name.startswith("procedural") or name in ("box", "image")]
-lengths = {name: evaluation.normalising_lengths(truth_test, info, size, name).mean() for name in known}
-pd.DataFrame({"mean length": lengths, "an error of one pixel": {k: 100 / v for k, v in lengths.items()}}).round(2)
+norm = evaluation.normalising_lengths(
+    truth_test, info, size
+)  # (N,), the data set's own: outer eye corners
+known = [
+    name
+    for name in names
+    if info.name.startswith("procedural") or name in ("box", "image")
+]
+lengths = {
+    name: evaluation.normalising_lengths(truth_test, info, size, name).mean()
+    for name in known
+}
+pd.DataFrame(
+    {
+        "mean length": lengths,
+        "an error of one pixel": {k: 100 / v for k, v in lengths.items()},
+    }
+).round(2)
 
 # %% [markdown]
 # The same landmarks get a smaller number under a longer normaliser. Which one was used is part of a result.
@@ -378,8 +446,10 @@ assert evaluation.nme(predicted, truth, norm=[50.0]) == 100 * (5 + 0) / 2 / 50 =
 
 # %%
 def linear_nme(x_fit, y_fit, x_test, y_test, norm):
-    """Fit y = x W on labelled pictures; percent error on test pictures. Points are (n, K, 2) pixels."""
-    flat = [points.reshape(len(points), -1) for points in (x_fit, y_fit, x_test)]  # (n, 2 K)
+    """Fit y = x W on labelled pictures; error in percent on others. Points (n, K, 2)."""
+    flat = [
+        points.reshape(len(points), -1) for points in (x_fit, y_fit, x_test)
+    ]  # (n, 2 K)
     W = np.linalg.lstsq(flat[0], flat[1], rcond=None)[0]  # (2 K, 2 L)
     predicted = (flat[2] @ W).reshape(y_test.shape)
     distances = np.linalg.norm(predicted - y_test, axis=-1)  # (N, L)
@@ -393,17 +463,30 @@ def linear_nme(x_fit, y_fit, x_test, y_test, norm):
 
 # %%
 def pretend(truth, noise=size / 64, seed=0):
-    """Discovered landmarks (n, 6, 2): chin, nose, outer eye corners, mouth corners, shifted and noisy."""
+    """Six landmarks near chin, nose, eye and mouth corners; shifted and noisy."""
     chosen = truth[:, [8, 30, 36, 45, 48, 54]] if truth.shape[1] == 68 else truth[:, :6]
     random = np.random.default_rng(seed)
-    shift = random.normal(0, size / 16, (1, chosen.shape[1], 2))  # the same in all pictures
-    return chosen + shift + np.random.default_rng([seed, len(truth)]).normal(0, noise, chosen.shape)
+    shift = random.normal(
+        0, size / 16, (1, chosen.shape[1], 2)
+    )  # the same in all pictures
+    return (
+        chosen
+        + shift
+        + np.random.default_rng([seed, len(truth)]).normal(0, noise, chosen.shape)
+    )
 
 
 steady_fit, steady_test = pretend(truth_fit), pretend(truth_test)
 forward = linear_nme(steady_fit, truth_fit, steady_test, truth_test, norm)
 report = evaluation.evaluate(
-    steady_fit, truth_fit, steady_test, truth_test, norm, size=size, regressor="imm", labels=None
+    steady_fit,
+    truth_fit,
+    steady_test,
+    truth_test,
+    norm,
+    size=size,
+    regressor="imm",
+    labels=None,
 )
 assert np.isclose(forward, report.forward_nme)
 print(f"forward NME {forward:.2f} %, mean shape {report.mean_shape_nme:.2f} %")
@@ -426,9 +509,15 @@ print(f"backward NME {backward:.2f} %")
 imm_regressor = evaluation.REGRESSORS["imm"].forward
 there = imm_regressor.fit(steady_fit, truth_fit, size).predict(steady_test)
 here = imm_regressor.fit(truth_fit, steady_fit, size).predict(truth_test)
-example = int(np.argsort(report.per_image)[len(truth_test) * 3 // 4])  # worse than three quarters of the pictures
+example = int(
+    np.argsort(report.per_image)[len(truth_test) * 3 // 4]
+)  # worse than three quarters of the pictures
 figures.forward_backward(
-    steady_test[example], truth_test[example], there[example], here[example], faces.test[example]["image"]
+    steady_test[example],
+    truth_test[example],
+    there[example],
+    here[example],
+    faces.test[example]["image"],
 )
 
 # %% [markdown]
@@ -440,21 +529,39 @@ figures.forward_backward(
 # %%
 def jumping(truth):
     """The steady landmarks, and one that is anywhere."""
-    anywhere = np.random.default_rng([1, len(truth)]).uniform(0, size, (len(truth), 1, 2))
+    anywhere = np.random.default_rng([1, len(truth)]).uniform(
+        0, size, (len(truth), 1, 2)
+    )
     return np.concatenate([pretend(truth), anywhere], axis=1)
 
 
 def frozen(truth):
     """Six landmarks near the middle of the picture, whatever it shows."""
-    return size / 2 + np.random.default_rng([2, len(truth)]).normal(0, size / 500, (len(truth), 6, 2))
+    return size / 2 + np.random.default_rng([2, len(truth)]).normal(
+        0, size / 500, (len(truth), 6, 2)
+    )
 
 
 rows = {}
-for name, detector in {"steady": pretend, "one landmark jumps": jumping, "all frozen": frozen}.items():
+for name, detector in {
+    "steady": pretend,
+    "one landmark jumps": jumping,
+    "all frozen": frozen,
+}.items():
     result = evaluation.evaluate(
-        detector(truth_fit), truth_fit, detector(truth_test), truth_test, norm, size=size, labels=None
+        detector(truth_fit),
+        truth_fit,
+        detector(truth_test),
+        truth_test,
+        norm,
+        size=size,
+        labels=None,
     )
-    rows[name] = {"forward": result.forward_nme, "backward": result.backward_nme, "warnings": len(result.warnings)}
+    rows[name] = {
+        "forward": result.forward_nme,
+        "backward": result.backward_nme,
+        "warnings": len(result.warnings),
+    }
 directions = pd.DataFrame(rows).T.astype({"warnings": int})
 directions.round(2)
 
@@ -492,10 +599,18 @@ def ridge(x, y, reg=1e-4):
     return W, mean_y - mean_x @ W
 
 
-x, y = (points.reshape(len(points), -1) / size - 0.5 for points in (steady_fit, truth_fit))
+x, y = (
+    points.reshape(len(points), -1) / size - 0.5 for points in (steady_fit, truth_fit)
+)
 W, offset = ridge(x, y)
-ours = ((steady_test.reshape(len(steady_test), -1) / size - 0.5) @ W + offset + 0.5) * size
-theirs = evaluation.REGRESSORS["inter-intra"].forward.fit(steady_fit, truth_fit, size).predict(steady_test)
+ours = (
+    (steady_test.reshape(len(steady_test), -1) / size - 0.5) @ W + offset + 0.5
+) * size
+theirs = (
+    evaluation.REGRESSORS["inter-intra"]
+    .forward.fit(steady_fit, truth_fit, size)
+    .predict(steady_test)
+)
 assert np.allclose(ours.reshape(theirs.shape), theirs, atol=1e-5)
 
 # %% [markdown]
@@ -522,7 +637,10 @@ regressors = pd.DataFrame(rows).T
 regressors.style.format("{:.2f}", subset=list(regressors)[1:])
 
 # %% tags=["hide-input"]
-spread_few, spread_many = (regressors[column].max() - regressors[column].min() for column in list(regressors)[1:])
+spread_few, spread_many = (
+    regressors[column].max() - regressors[column].min()
+    for column in list(regressors)[1:]
+)
 Markdown(
     f"The same landmarks, the same labels. With many labels the regressors differ by {spread_many:.1f} points between the best "
     f"and the worst, with few by {spread_few:.1f}. Differences between published methods are often smaller."
@@ -540,16 +658,33 @@ two_fit, two_test = steady_fit[:, :2], steady_test[:, :2]
 def error_of(regressor):
     """Forward error of two landmarks under a regressor."""
     return evaluation.evaluate(
-        two_fit, truth_fit, two_test, truth_test, norm, size=size, regressor=regressor, labels=None
+        two_fit,
+        truth_fit,
+        two_test,
+        truth_test,
+        norm,
+        size=size,
+        regressor=regressor,
+        labels=None,
     ).forward_nme
 
 
-corner, centre = error_of(evaluation.LeastSquares("corner", 128)), error_of(evaluation.LeastSquares("centre"))
-with_intercept = [error_of(evaluation.LeastSquares(origin, intercept=True)) for origin in ("corner", "centre")]
+corner, centre = (
+    error_of(evaluation.LeastSquares("corner", 128)),
+    error_of(evaluation.LeastSquares("centre")),
+)
+with_intercept = [
+    error_of(evaluation.LeastSquares(origin, intercept=True))
+    for origin in ("corner", "centre")
+]
 assert not np.isclose(corner, centre)  # the origin matters without an intercept
 assert np.isclose(*with_intercept)  # and not with one
-print(f"no intercept: origin in the corner {corner:.2f} %, in the centre {centre:.2f} %")
-print(f"intercept:    origin in the corner {with_intercept[0]:.2f} %, in the centre {with_intercept[1]:.2f} %")
+print(
+    f"no intercept: origin in the corner {corner:.2f} %, in the centre {centre:.2f} %"
+)
+print(
+    f"intercept:    origin in the corner {with_intercept[0]:.2f} %, in the centre {with_intercept[1]:.2f} %"
+)
 
 # %% [markdown]
 # ## Which pictures are labelled
@@ -559,10 +694,20 @@ print(f"intercept:    origin in the corner {with_intercept[0]:.2f} %, in the cen
 
 # %%
 total = len(truth_fit)
-few, more = evaluation.label_subsets(total, 5, repeats=10, seed=seed), evaluation.label_subsets(total, 10, 10, seed)
+few, more = (
+    evaluation.label_subsets(total, 5, repeats=10, seed=seed),
+    evaluation.label_subsets(total, 10, 10, seed),
+)
 assert all((small == large[:5]).all() for small, large in zip(few, more, strict=True))
 efficiency = evaluation.sample_efficiency(
-    steady_fit, truth_fit, steady_test, truth_test, norm, ns=(1, 5, 10, 100, None), seed=seed, size=size
+    steady_fit,
+    truth_fit,
+    steady_test,
+    truth_test,
+    norm,
+    ns=(1, 5, 10, 100, None),
+    seed=seed,
+    size=size,
 )
 efficiency[["n", "nme", "std", "mean_shape"]].round(2)
 
@@ -580,8 +725,12 @@ efficiency[["n", "nme", "std", "mean_shape"]].round(2)
 # - **supervised, same labels**: a network trained on just the labelled pictures that the regressor was given.
 
 # %%
-untrained = methods.IMM(**{**settings["imm"], "n_landmarks": 10, "seed": seed, "device": device}).untrained()
-supervised = evaluation.SupervisedBaseline(seed=seed, device=str(where), steps=400 if profile != "smoke" else 5)
+untrained = methods.IMM(
+    **{**settings["imm"], "n_landmarks": 10, "seed": seed, "device": device}
+).untrained()
+supervised = evaluation.SupervisedBaseline(
+    seed=seed, device=str(where), steps=400 if profile != "smoke" else 5
+)
 baselines = evaluation.evaluate_detector(
     untrained,
     faces.test,

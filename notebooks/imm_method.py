@@ -39,7 +39,9 @@
 
 # %% tags=["parameters"]
 profile: str = "laptop"  # smoke, laptop or paper: how much is computed
-dataset: str = "auto"  # auto: the paper's own data set where data_root holds it, else its stand-in
+dataset: str = (
+    "auto"  # auto: the paper's own data set where data_root holds it, else its stand-in
+)
 data_root: str = ""  # folder that holds real data sets
 device: str = "auto"  # auto, cpu, cuda or cuda:N
 seed: int = 0  # of everything random
@@ -64,7 +66,9 @@ from ulm.networks import imm as layers
 settings = runs.profile(profile)
 runs.seed_everything(seed)
 where = runs.pick_device(device)
-print(f"profile {profile}, {runs.device_name(where)}, PyTorch {torch.__version__}, seed {seed}")
+print(
+    f"profile {profile}, {runs.device_name(where)}, PyTorch {torch.__version__}, seed {seed}"
+)
 
 # %% [markdown]
 # ## A batch of pairs
@@ -76,7 +80,15 @@ print(f"profile {profile}, {runs.device_name(where)}, PyTorch {torch.__version__
 size = 64
 pictures = datasets.load("procedural:faces", "test", size=size, limit=8)
 images = pictures.batch(range(8))["image"]  # (8, 3, 64, 64)
-model = methods.IMM(n_landmarks=K, image_size=size, width=16, convention="release", loss="l2", seed=seed, device="cpu")
+model = methods.IMM(
+    n_landmarks=K,
+    image_size=size,
+    width=16,
+    convention="release",
+    loss="l2",
+    seed=seed,
+    device="cpu",
+)
 model.initialise()
 pair = method.warped_pair(model, images, torch.Generator().manual_seed(seed))
 {name: tuple(getattr(pair, name).shape) for name in ("source", "target", "mask")}
@@ -87,10 +99,17 @@ pair = method.warped_pair(model, images, torch.Generator().manual_seed(seed))
 
 # %% mystnb={"figure": {"caption": "IMM: geometry above, appearance below", "name": "fig-method-architecture"}, "image": {"alt": "Diagram: the target goes through the pose encoder, score maps, soft-argmax and Gaussian maps; the source through the image encoder; both are stacked and the generator redraws the target, which the loss compares with the target"}} tags=["hide-input"]
 record = chapters.Record("imm_method", profile, where)
-points = geometry.to_normalised(pictures.batch([0])["landmarks"][:, [8, 30, 36, 39, 42, 45, 48, 54]], size)
+points = geometry.to_normalised(
+    pictures.batch([0])["landmarks"][:, [8, 30, 36, 39, 42, 45, 48, 54]], size
+)
 sketch = geometry.gaussian_maps(points, 16)[0].amax(0)
 drawing = figures.architecture(
-    {"source": pair.source[0], "target": pair.target[0], "maps": sketch, "scores": sketch.clamp_min(1e-3).log()}
+    {
+        "source": pair.source[0],
+        "target": pair.target[0],
+        "maps": sketch,
+        "scores": sketch.clamp_min(1e-3).log(),
+    }
 )
 record.picture("imm/figure-1", drawing, {"dataset": "procedural:faces"})
 
@@ -107,14 +126,19 @@ record.picture("imm/figure-1", drawing, {"dataset": "procedural:faces"})
 def convolution(inputs, outputs, kernel=3, stride=1):
     """Convolution, batch normalisation with TensorFlow's defaults, rectifier."""
     norm = nn.BatchNorm2d(outputs, eps=1e-3, momentum=0.01)
-    return nn.Sequential(nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2), norm, nn.ReLU())
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2), norm, nn.ReLU()
+    )
 
 
 def encoder(n, width=32):
     """Section 4.1: n - 3 blocks for images of 2^n pixels."""
     parts = [convolution(3, width, kernel=7), convolution(width, width)]
     for _ in range(n - 4):
-        parts += [convolution(width, 2 * width, stride=2), convolution(2 * width, 2 * width)]
+        parts += [
+            convolution(width, 2 * width, stride=2),
+            convolution(2 * width, 2 * width),
+        ]
         width *= 2
     return nn.Sequential(*parts)
 
@@ -135,7 +159,9 @@ with torch.no_grad():
 pose = model.networks["pose"]
 with torch.no_grad():
     S = pose.heatmaps(pair.target)  # (8, K, 16, 16)
-    features = pose.trunk(pair.target * 255)  # images in [0, 255], as in the authors' code
+    features = pose.trunk(
+        pair.target * 255
+    )  # images in [0, 255], as in the authors' code
     assert torch.allclose(S, pose.head(features), atol=1e-4)
 print("score maps:", tuple(S.shape), f"of size {S.abs().max():.0e} before training")
 
@@ -154,14 +180,21 @@ print("score maps:", tuple(S.shape), f"of size {S.abs().max():.0e} before traini
 def soft_argmax(S):
     """Equation (1): expected place, (B, K, 2) as (x, y), of score maps (B, K, h, w)."""
     p = S.flatten(2).softmax(-1).view_as(S)  # e^S / sum e^S over all places
-    x, y = torch.linspace(-1, 1, S.shape[3]), torch.linspace(-1, 1, S.shape[2])  # -1 and 1: centres of the outer cells
+    x, y = (
+        torch.linspace(-1, 1, S.shape[3]),
+        torch.linspace(-1, 1, S.shape[2]),
+    )  # -1 and 1: centres of the outer cells
     return torch.stack([(p.sum(2) * x).sum(-1), (p.sum(3) * y).sum(-1)], dim=-1)
 
 
 sharp = torch.full((1, 1, 16, 16), -30.0)
 sharp[0, 0, 4, 10] = 30.0  # row 4, column 10
-assert torch.allclose(soft_argmax(sharp)[0, 0], torch.tensor([-1 + 10 * 2 / 15, -1 + 4 * 2 / 15]))
-assert torch.allclose(soft_argmax(S), geometry.soft_argmax(S, "joint", align_corners=True), atol=1e-6)
+assert torch.allclose(
+    soft_argmax(sharp)[0, 0], torch.tensor([-1 + 10 * 2 / 15, -1 + 4 * 2 / 15])
+)
+assert torch.allclose(
+    soft_argmax(S), geometry.soft_argmax(S, "joint", align_corners=True), atol=1e-6
+)
 
 # %% [markdown]
 # In practice the authors use a *separable* variant, "for computational efficiency": the scores are first added up along
@@ -169,8 +202,8 @@ assert torch.allclose(soft_argmax(S), geometry.soft_argmax(S, "joint", align_cor
 #
 # ```{math}
 # :label: eq-separable
-# u_{ik}^* = \frac{\sum_{u_i} u_i\, e^{S_{u_i}}}{\sum_{u_i} e^{S_{u_i}}}, \qquad S_{u_i} = \sum_{u_j} S_{(u_1, u_2)},
-# \qquad i = 1, 2 \text{ and } j = 2, 1 .
+# u_{ik}^* = \frac{\sum_{u_i} u_i\, e^{S_{u_i}}}{\sum_{u_i} e^{S_{u_i}}}, \qquad
+# S_{u_i} = \sum_{u_j} S_{(u_1, u_2)}, \qquad j \ne i .
 # ```
 #
 # It is another function, not a faster way to the same one. And the released code takes the *mean* over $u_j$ instead of the sum,
@@ -179,30 +212,57 @@ assert torch.allclose(soft_argmax(S), geometry.soft_argmax(S, "joint", align_cor
 
 # %%
 def separable(S, reduce):
-    """Separable variant of equation (1); ``reduce`` is torch.sum (paper) or torch.mean (authors' code)."""
-    p_x, p_y = reduce(S, dim=2).softmax(-1), reduce(S, dim=3).softmax(-1)  # (B, K, w), (B, K, h)
+    """Separable variant; ``reduce`` is torch.sum (paper) or torch.mean (code)."""
+    p_x, p_y = (
+        reduce(S, dim=2).softmax(-1),
+        reduce(S, dim=3).softmax(-1),
+    )  # (B, K, w), (B, K, h)
     x, y = torch.linspace(-1, 1, S.shape[3]), torch.linspace(-1, 1, S.shape[2])
     return torch.stack([(p_x * x).sum(-1), (p_y * y).sum(-1)], dim=-1)
 
 
-assert torch.allclose(separable(S, torch.sum), geometry.soft_argmax(S, "sum", align_corners=True), atol=1e-6)
-assert torch.allclose(separable(S, torch.mean), geometry.soft_argmax(S, "mean", align_corners=True), atol=1e-6)
-assert torch.allclose(separable(S, torch.sum), separable(16 * S, torch.mean), atol=1e-5)  # sum = 16 times the mean
+assert torch.allclose(
+    separable(S, torch.sum),
+    geometry.soft_argmax(S, "sum", align_corners=True),
+    atol=1e-6,
+)
+assert torch.allclose(
+    separable(S, torch.mean),
+    geometry.soft_argmax(S, "mean", align_corners=True),
+    atol=1e-6,
+)
+assert torch.allclose(
+    separable(S, torch.sum), separable(16 * S, torch.mean), atol=1e-5
+)  # sum = 16 times the mean
 
 # %% [markdown]
 # One case shows how much it matters: a bump of height 1 about the place $(0.4, 0)$. {numref}`fig-method-softmax` shows
 # what the three softmaxes make of it along $x$.
 
 # %%
-bump = geometry.gaussian_maps(torch.tensor([[[0.4, 0.0]]]), 16, sigma=0.2, align_corners=True)
+bump = geometry.gaussian_maps(
+    torch.tensor([[[0.4, 0.0]]]), 16, sigma=0.2, align_corners=True
+)
 forms = ("sum", "mean", "joint")
 along_x = {form: geometry.axis_marginals(bump, form)[0][0, 0] for form in forms}
-found = {form: float(geometry.soft_argmax(bump, form, align_corners=True)[0, 0, 0]) for form in forms}
+found = {
+    form: float(geometry.soft_argmax(bump, form, align_corners=True)[0, 0, 0])
+    for form in forms
+}
 pd.Series(found, name="x of the landmark; the bump is at 0.4").round(3).to_frame()
 
 # %% mystnb={"figure": {"caption": "One score map, three softmaxes", "name": "fig-method-softmax"}, "image": {"alt": "Probability along x: for the sum a clear peak near 0.4, for the mean and the joint softmax nearly flat lines"}} tags=["hide-input"]
-names = {"sum": "sum (paper, separable)", "mean": "mean (authors' code)", "joint": "joint (equation 1)"}
-figures.lines(torch.linspace(-1, 1, 16), {names[form]: along_x[form] for form in forms}, "$x$", "probability")
+names = {
+    "sum": "sum (paper, separable)",
+    "mean": "mean (authors' code)",
+    "joint": "joint (equation 1)",
+}
+figures.lines(
+    torch.linspace(-1, 1, 16),
+    {names[form]: along_x[form] for form in forms},
+    "$x$",
+    "probability",
+)
 
 # %% tags=["hide-input"]
 Markdown(
@@ -216,7 +276,15 @@ Markdown(
 # $\partial u^* / \partial S_u = p_u\,(u - u^*)$, so each cell is told to rise if that draws the landmark the right way.
 
 # %%
-scores = torch.randn(1, 1, 5, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(seed), requires_grad=True)
+scores = torch.randn(
+    1,
+    1,
+    5,
+    5,
+    dtype=torch.float64,
+    generator=torch.Generator().manual_seed(seed),
+    requires_grad=True,
+)
 x = torch.linspace(-1, 1, 5, dtype=torch.float64)
 
 
@@ -244,10 +312,12 @@ assert torch.autograd.gradcheck(place_x, (scores,))
 
 # %%
 def gaussian_maps(points, sigma=0.1, halved=True, cells=16):
-    """Equation (2): (B, K, 16, 16) from points (B, K, 2). The authors' code leaves out the 1/2: ``halved=False``."""
+    """Equation (2): (B, K, 16, 16) from points (B, K, 2); the code leaves out the 1/2."""
     axis = torch.linspace(-1, 1, cells)
     dx, dy = axis - points[..., :1], axis - points[..., 1:]  # (B, K, 16)
-    squared = dy.square()[..., :, None] + dx.square()[..., None, :]  # |u - u*|^2, (B, K, 16, 16)
+    squared = (
+        dy.square()[..., :, None] + dx.square()[..., None, :]
+    )  # |u - u*|^2, (B, K, 16, 16)
     return (-squared / ((2 if halved else 1) * sigma**2)).exp()
 
 
@@ -262,13 +332,18 @@ for halved in (True, False):
 
 # %%
 neighbours = torch.tensor([[[-1 + 2 * 7 / 15, -1 + 2 * 8 / 15]]])  # exactly on a cell
-with_half, without = (gaussian_maps(neighbours, halved=halved)[0, 0, 8, 8].item() for halved in (True, False))
+with_half, without = (
+    gaussian_maps(neighbours, halved=halved)[0, 0, 8, 8].item()
+    for halved in (True, False)
+)
 assert abs(with_half - 0.4111) < 1e-4
 assert abs(without - 0.1690) < 1e-4
 print(f"with 1/2: {with_half:.4f}    without: {without:.4f}")
 
 # %% mystnb={"figure": {"caption": "Five points, with and without the \u00bd", "name": "fig-method-gaussians"}, "image": {"alt": "Ten small heat maps of 16 by 16 cells: wider spots in the first five, narrower ones of the same places in the last five"}} tags=["hide-input"]
-spots = torch.tensor([[[-0.5, -0.5], [0.5, -0.5], [0.02, 0.1], [-0.4, 0.55], [0.37, 0.61]]])
+spots = torch.tensor(
+    [[[-0.5, -0.5], [0.5, -0.5], [0.02, 0.1], [-0.4, 0.55], [0.37, 0.61]]]
+)
 both = torch.cat([gaussian_maps(spots, halved=halved)[0] for halved in (True, False)])
 figures.heatmaps(both, ["½"] * 5 + ["no ½"] * 5)
 
@@ -278,10 +353,14 @@ figures.heatmaps(both, ["½"] * 5 + ["no ½"] * 5)
 # maps, and nothing is added.
 
 # %%
-row = gaussian_maps(spots, halved=True)[0, 2].sum(0).log()  # along x, up to a constant: -(u - x)^2 / (2 sigma^2)
+row = (
+    gaussian_maps(spots, halved=True)[0, 2].sum(0).log()
+)  # along x, up to a constant: -(u - x)^2 / (2 sigma^2)
 step = 2 / 15
 cell = torch.arange(1, 15)
-read = -1 + cell * step + 0.01 * (row[2:] - row[:-2]) / (2 * step)  # sigma^2 times the slope
+read = (
+    -1 + cell * step + 0.01 * (row[2:] - row[:-2]) / (2 * step)
+)  # sigma^2 times the slope
 assert torch.allclose(read, torch.full((14,), 0.02), atol=1e-3)
 
 # %% [markdown]
@@ -295,7 +374,9 @@ assert torch.allclose(read, torch.full((14,), 0.02), atol=1e-3)
 generator = model.networks["generator"]
 with torch.no_grad():
     z = generator.encoder(pair.source * 255)  # (8, 64, 16, 16), features of the source
-    maps = gaussian_maps(u, halved=False)  # (8, K, 16, 16), all that is known of the target
+    maps = gaussian_maps(
+        u, halved=False
+    )  # (8, K, 16, 16), all that is known of the target
     h = torch.cat([z, maps], dim=1)  # (8, 64 + K, 16, 16)
     for i, block in enumerate(generator.blocks):
         h = block(F.interpolate(h, scale_factor=2, mode="bilinear") if i else h)
@@ -333,13 +414,19 @@ print(f"{2 * K} numbers pass, of {pair.target[0].numel():,} in the target")
 
 # %%
 def l2(drawn, target, mask):
-    """Equation above for pictures in [0, 1]; 255 is the scale of the authors' pictures, which are in [0, 255]."""
+    """Equation above for pictures in [0, 1]; the authors' are in [0, 255]."""
     return 255 * (mask * (drawn - target).square()).mean()
 
 
-assert torch.isclose(l2(drawn, pair.target, pair.mask), model._reconstruction(drawn, pair))
-spoilt = torch.where(pair.mask.expand_as(drawn) == 0, torch.rand_like(drawn), drawn)  # change what has no weight
-assert torch.isclose(l2(spoilt, pair.target, pair.mask), l2(drawn, pair.target, pair.mask))
+assert torch.isclose(
+    l2(drawn, pair.target, pair.mask), model._reconstruction(drawn, pair)
+)
+spoilt = torch.where(
+    pair.mask.expand_as(drawn) == 0, torch.rand_like(drawn), drawn
+)  # change what has no weight
+assert torch.isclose(
+    l2(spoilt, pair.target, pair.mask), l2(drawn, pair.target, pair.mask)
+)
 
 # %% [markdown]
 # ## Do the landmarks get a gradient?
@@ -349,7 +436,9 @@ assert torch.isclose(l2(spoilt, pair.target, pair.mask), l2(drawn, pair.target, 
 # finite differences (shift one landmark a little, redraw, look at the loss), in double precision.
 
 # %%
-precise = copy.deepcopy(generator).double().train()  # batch normalisation by the batch itself, as in training
+precise = (
+    copy.deepcopy(generator).double().train()
+)  # batch normalisation by the batch itself, as in training
 code = u.double().requires_grad_(True)  # (8, K, 2)
 
 
@@ -379,9 +468,15 @@ assert torch.isclose(slope, gradient[0, 3, 0], rtol=1e-3, atol=1e-9)
 model.networks.train()
 drawn = model._generate(pair.source, model.networks["pose"](pair.target))
 l2(drawn, pair.target, pair.mask).backward()
-reached = {name: weight.grad.norm().item() > 0 for name, weight in pose.named_parameters() if weight.ndim > 1}
+reached = {
+    name: weight.grad.norm().item() > 0
+    for name, weight in pose.named_parameters()
+    if weight.ndim > 1
+}
 assert all(reached.values())
-print(f"{len(reached)} of {len(reached)} weight tensors of the pose encoder have a gradient")
+print(
+    f"{len(reached)} of {len(reached)} weight tensors of the pose encoder have a gradient"
+)
 
 # %% [markdown]
 # ## Where to find what
@@ -391,18 +486,57 @@ print(f"{len(reached)} of {len(reached)} weight tensors of the pose encoder have
 
 # %% tags=["hide-input"]
 places = [
-    ("pairs, section 4.2", "ulm.methods.imm.warped_pair", "test_imm.test_pairs_and_their_maps"),
-    ("thin-plate spline", "ulm.geometry.Warp", "test_geometry.test_points_and_grid_agree"),
-    ("encoder, section 4.1", "ulm.networks.imm.Encoder", "test_imm.test_architecture_of_the_paper"),
-    ("(1) and separable", "ulm.geometry.soft_argmax", "test_geometry.test_separable_softmax_by_hand"),
+    (
+        "pairs, section 4.2",
+        "ulm.methods.imm.warped_pair",
+        "test_imm.test_pairs_and_their_maps",
+    ),
+    (
+        "thin-plate spline",
+        "ulm.geometry.Warp",
+        "test_geometry.test_points_and_grid_agree",
+    ),
+    (
+        "encoder, section 4.1",
+        "ulm.networks.imm.Encoder",
+        "test_imm.test_architecture_of_the_paper",
+    ),
+    (
+        "(1) and separable",
+        "ulm.geometry.soft_argmax",
+        "test_geometry.test_separable_softmax_by_hand",
+    ),
     ("(2)", "ulm.geometry.gaussian_maps", "test_geometry.test_gaussian_one_cell_away"),
-    ("generator, section 4.1", "ulm.networks.imm.Generator", "test_imm.test_architecture_of_the_paper"),
-    ("loss, section 3.2", "ulm.networks.perceptual.ContentLoss", "test_imm.test_content_loss_by_hand"),
-    ("mask, section 4.2", "ulm.geometry.border_mask", "test_geometry.test_border_mask_means"),
-    ("equivariance", "ulm.methods.imm.equivariance_loss", "test_imm.test_pairs_and_their_maps"),
-    ("concentration", "ulm.methods.imm.concentration_loss", "test_imm.test_concentration_by_hand"),
-    ("separation", "ulm.methods.imm.separation_loss", "test_imm.test_separation_by_hand"),
-    ("concentration", "ulm.methods.imm.concentration_loss", "test_imm.test_concentration_by_hand"),
+    (
+        "generator, section 4.1",
+        "ulm.networks.imm.Generator",
+        "test_imm.test_architecture_of_the_paper",
+    ),
+    (
+        "loss, section 3.2",
+        "ulm.networks.perceptual.ContentLoss",
+        "test_imm.test_content_loss_by_hand",
+    ),
+    (
+        "mask, section 4.2",
+        "ulm.geometry.border_mask",
+        "test_geometry.test_border_mask_means",
+    ),
+    (
+        "equivariance",
+        "ulm.methods.imm.equivariance_loss",
+        "test_imm.test_pairs_and_their_maps",
+    ),
+    (
+        "concentration",
+        "ulm.methods.imm.concentration_loss",
+        "test_imm.test_concentration_by_hand",
+    ),
+    (
+        "separation",
+        "ulm.methods.imm.separation_loss",
+        "test_imm.test_separation_by_hand",
+    ),
     ("a training step", "ulm.methods.imm.IMM", "test_imm.test_every_variant_trains"),
 ]
 tests = {file.stem: file.read_text() for file in Path("tests").glob("test_*.py")}
@@ -410,7 +544,9 @@ for _, function, test in places:
     module, name = function.rsplit(".", 1)
     assert hasattr(importlib.import_module(module), name), function
     assert not tests or f"def {test.split('.')[1]}(" in tests[test.split(".")[0]], test
-pd.DataFrame(places, columns=["Equation or section", "Function", "Test"]).set_index("Equation or section")
+pd.DataFrame(places, columns=["Equation or section", "Function", "Test"]).set_index(
+    "Equation or section"
+)
 
 # %% [markdown]
 # ## Where the code leaves the paper
@@ -472,19 +608,21 @@ pd.DataFrame(method.CONVENTIONS).rename_axis("setting")
 
 # %%
 def equivariance(g, u_source, u_target):
-    """First equation above, mean over a batch; the 1e-6 keeps the gradient finite at 0."""
+    """First equation, mean over a batch; 1e-6 keeps the gradient finite at 0."""
     return ((g(u_source) - u_target).square().sum(-1) + 1e-6).sqrt().mean()
 
 
 def separation(u, sigma=0.1):
-    """Second equation above, mean over a batch."""
+    """Second equation, mean over a batch."""
     squared = (u[:, :, None] - u[:, None]).square().sum(-1)  # |u_k - u_l|^2, (B, K, K)
     near = (-squared / (2 * sigma**2)).exp()
-    return (near.sum((1, 2)) - u.shape[1]).mean() / u.shape[1]  # less the diagonal, k = l
+    return (near.sum((1, 2)) - u.shape[1]).mean() / u.shape[
+        1
+    ]  # less the diagonal, k = l
 
 
 def concentration(g, u_source, S_target):
-    """Third equation above, mean over a batch; landmarks that map outside the picture do not count."""
+    """Third equation, mean over a batch; what maps outside the picture counts 0."""
     places = g(u_source).detach()
     q = gaussian_maps(places, sigma=0.15).flatten(2)
     q = q / q.sum(-1, keepdim=True).clamp_min(1e-6)
@@ -496,7 +634,9 @@ v = 2 * torch.rand(8, K, 2, generator=torch.Generator().manual_seed(seed)) - 1
 g = pair.source_map
 assert torch.isclose(equivariance(g, v, u), method.equivariance_loss(pair, v, u))
 assert torch.isclose(separation(v), method.separation_loss(v), atol=1e-5)
-assert torch.isclose(concentration(g, v, S), method.concentration_loss(pair, v, S), atol=1e-4)
+assert torch.isclose(
+    concentration(g, v, S), method.concentration_loss(pair, v, S), atol=1e-4
+)
 assert equivariance(g, v, g(v)) <= 0.0011  # landmarks that move with the warp
 
 # %% [markdown]
@@ -506,9 +646,20 @@ assert equivariance(g, v, g(v)) <= 0.0011  # landmarks that move with the warp
 # %%
 chosen = {**settings["imm"], "n_landmarks": K, "seed": seed, "device": device}
 chosen["steps"] = chosen["steps"] if retrain else max(4, chosen["steps"] // 10)
-sizes = ("n_landmarks", "image_size", "width", "batch_size", "steps", "seed", "device", "precision")
+sizes = (
+    "n_landmarks",
+    "image_size",
+    "width",
+    "batch_size",
+    "steps",
+    "seed",
+    "device",
+    "precision",
+)
 ours = methods.IMM(**chosen)
-published = methods.IMM(**{name: value for name, value in chosen.items() if name in sizes})
+published = methods.IMM(
+    **{name: value for name, value in chosen.items() if name in sizes}
+)
 
 
 def in_force(model, name):
@@ -517,7 +668,10 @@ def in_force(model, name):
     return method.CONVENTIONS[model.convention].get(name) if value is None else value
 
 
-both = {name: (in_force(published, name), in_force(ours, name)) for name in ours.get_params()}
+both = {
+    name: (in_force(published, name), in_force(ours, name))
+    for name in ours.get_params()
+}
 differences = {name: values for name, values in both.items() if values[0] != values[1]}
 pd.DataFrame(differences, index=["published", "here"]).T.rename_axis("setting")
 
@@ -531,24 +685,37 @@ pd.DataFrame(differences, index=["published", "here"]).T.rename_axis("setting")
 # the error on others. The detector knows nothing of it.
 
 # %% tags=["nbval-ignore-output"]
-faces = chapters.data(dataset, data_root, paper="mafl", standin="procedural:faces", profile=profile)
-monitor = evaluation.monitor(faces.test, faces.fit, labels=settings["labels"], limit=200)
+faces = chapters.data(
+    dataset, data_root, paper="mafl", standin="procedural:faces", profile=profile
+)
+monitor = evaluation.monitor(
+    faces.test, faces.fit, labels=settings["labels"], limit=200
+)
 every = max(1, ours.steps // 8)
 candidates = {"published loss": published}
 if differences:
     candidates["with the three terms"] = ours
 for detector in candidates.values():
-    detector.fit(faces.train, monitor=monitor, log_every=every, progress=profile != "smoke")
+    detector.fit(
+        faces.train, monitor=monitor, log_every=every, progress=profile != "smoke"
+    )
 
 # %%
 start = monitor(ours.untrained(), 0)
-levels = {"mean shape": start["mean_shape_nme"], "untrained network": start["forward_nme"]}
+levels = {
+    "mean shape": start["mean_shape_nme"],
+    "untrained network": start["forward_nme"],
+}
 ends = {name: detector.history_[-1] for name, detector in candidates.items()}
 errors = levels | {name: end["forward_nme"] for name, end in ends.items()}
 pd.Series(errors, name="forward NME (%)").round(2).to_frame()
 
 # %% mystnb={"figure": {"caption": "Error against pictures seen", "name": "fig-method-learning"}, "image": {"alt": "Two learning curves: the published loss stays near the mean shape, the one with the three terms falls; dashed lines for mean shape and untrained network"}} tags=["hide-input"]
-figures.learning_curves({name: detector.history_ for name, detector in candidates.items()}, levels, log=False)
+figures.learning_curves(
+    {name: detector.history_ for name, detector in candidates.items()},
+    levels,
+    log=False,
+)
 
 # %% tags=["hide-input"]
 detector = list(candidates.values())[-1]
@@ -581,7 +748,9 @@ figures.landmarks_on_images(shown, detector.predict(shown))
 
 # %% mystnb={"figure": {"caption": "Score maps with their marginals", "name": "fig-method-scores"}, "image": {"alt": "Two faces with landmarks, and beside each the score maps of eight landmarks with bars for the marginal distributions on top and at the left"}} tags=["hide-input"]
 two = shown[:2]
-figures.score_maps(two, detector.score_maps(two), detector.predict(two), in_force(detector, "softmax"))
+figures.score_maps(
+    two, detector.score_maps(two), detector.predict(two), in_force(detector, "softmax")
+)
 
 # %% [markdown]
 # And the task that it was trained for: redraw the target from the appearance of the source and the landmarks of the target
@@ -599,7 +768,9 @@ figures.quadruplets(pair.source, pair.target, redrawn, detector.predict(pair.tar
 with torch.no_grad():
     source, target = shown[:1].to(where), shown[:1].to(where)
     code = detector.networks["pose"](target)
-    mid = int((code[0] - code[0].mean(0)).norm(dim=-1).argmin())  # the landmark nearest to the middle of all
+    mid = int(
+        (code[0] - code[0].mean(0)).norm(dim=-1).argmin()
+    )  # the landmark nearest to the middle of all
     pushes = torch.linspace(-0.3, 0.3, 7)
     moved = code.repeat(7, 1, 1)
     moved[:, mid, 0] += pushes.to(where)
@@ -624,7 +795,10 @@ print("broken: ", method.diagnose(found / shown.shape[-1]))
 verdict = evaluation.collapse(found, size=shown.shape[-1])
 assert verdict
 print("pairs on one place:", len(verdict.duplicates), "   frozen:", len(verdict.frozen))
-print("trained:", method.diagnose(detector.predict(shown) / shown.shape[-1]) or "nothing to report")
+print(
+    "trained:",
+    method.diagnose(detector.predict(shown) / shown.shape[-1]) or "nothing to report",
+)
 
 # %% [markdown]
 # Less dramatic failures are found by looking at the worst pictures. Here are those of the test set with the largest error
@@ -632,15 +806,26 @@ print("trained:", method.diagnose(detector.predict(shown) / shown.shape[-1]) or 
 
 # %%
 report = evaluation.evaluate_detector(
-    detector, faces.test, faces.fit, labels=settings["labels"], repeats=1, seed=seed, subset="mafl-5", untrained=False
+    detector,
+    faces.test,
+    faces.fit,
+    labels=settings["labels"],
+    repeats=1,
+    seed=seed,
+    subset="mafl-5",
+    untrained=False,
 )
 worst = report.per_image.argsort()[::-1][:8]
-quartiles = pd.Series(report.per_image, name="NME (%) per picture").quantile([0.25, 0.5, 0.75, 1.0])
+quartiles = pd.Series(report.per_image, name="NME (%) per picture").quantile(
+    [0.25, 0.5, 0.75, 1.0]
+)
 quartiles.round(1).to_frame()
 
 # %% mystnb={"figure": {"caption": "The eight worst test pictures", "name": "fig-method-failures"}, "image": {"alt": "Eight faces with discovered landmarks above and, below, regressed points as crosses at some distance from the true points as circles"}} tags=["hide-input"]
 items = faces.test.batch([int(i) for i in worst])
-groups = evaluation.subset_groups(faces.test.info, "mafl-5", items["landmarks"].shape[1])
+groups = evaluation.subset_groups(
+    faces.test.info, "mafl-5", items["landmarks"].shape[1]
+)
 figures.discovered_and_regressed(
     items["image"],
     detector.predict(items["image"]),

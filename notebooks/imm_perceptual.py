@@ -35,7 +35,9 @@
 
 # %% tags=["parameters"]
 profile: str = "laptop"  # smoke, laptop or paper: how much is computed
-dataset: str = "auto"  # auto: the paper's own data set where data_root holds it, else its stand-in
+dataset: str = (
+    "auto"  # auto: the paper's own data set where data_root holds it, else its stand-in
+)
 data_root: str = ""  # folder that holds real data sets
 device: str = "auto"  # auto, cpu, cuda or cuda:N
 seed: int = 0  # of everything random
@@ -59,7 +61,9 @@ from ulm.networks import perceptual
 settings = runs.profile(profile)
 runs.seed_everything(seed)
 where = runs.pick_device(device)
-print(f"profile {profile}, {runs.device_name(where)}, PyTorch {torch.__version__}, seed {seed}")
+print(
+    f"profile {profile}, {runs.device_name(where)}, PyTorch {torch.__version__}, seed {seed}"
+)
 
 # %% [markdown]
 # ## What is wrong with pixels?
@@ -85,9 +89,15 @@ target, nothing = line(24), torch.full((1, 3, 64, 64), 0.2)
 shifts = list(range(17))
 by_pixels = [l2(target, line(24 + s)) for s in shifts]
 erased = l2(target, nothing)
-assert math.isclose(erased, 2 * 0.6**2 / 64, rel_tol=1e-4)  # two columns of 64 are off by 0.6
-assert math.isclose(by_pixels[5], 2 * erased, rel_tol=1e-4)  # the line is missing in one place, and wrong in another
-assert math.isclose(by_pixels[16], by_pixels[2], rel_tol=1e-4)  # two pixels off is as bad as sixteen
+assert math.isclose(
+    erased, 2 * 0.6**2 / 64, rel_tol=1e-4
+)  # two columns of 64 are off by 0.6
+assert math.isclose(
+    by_pixels[5], 2 * erased, rel_tol=1e-4
+)  # the line is missing in one place, and wrong in another
+assert math.isclose(
+    by_pixels[16], by_pixels[2], rel_tol=1e-4
+)  # two pixels off is as bad as sixteen
 
 # %% mystnb={"figure": {"caption": "A line drawn too far right", "name": "fig-perceptual-line"}, "image": {"alt": "The pixel difference rises within two pixels of shift to twice the level of drawing no line, then stays constant"}} tags=["hide-input"]
 figures.lines(
@@ -117,8 +127,10 @@ figures.lines(
 #
 # ```{math}
 # :label: eq-hue
-# \text{chroma} = \max(r, g, b) - \min(r, g, b), \qquad
-# \text{hue} = \frac{1}{2\pi} \operatorname{atan2}\left(\sqrt 3\,(g - b),\; 2 r - g - b\right) \bmod 1 .
+# \begin{aligned}
+# \text{chroma} &= \max(r, g, b) - \min(r, g, b), \\
+# \text{hue} &= \frac{1}{2\pi} \operatorname{atan2}\left(\sqrt 3\,(g - b),\; 2 r - g - b\right) \bmod 1 .
+# \end{aligned}
 # ```
 
 
@@ -130,14 +142,20 @@ def hue_chroma(images):
     return hue, images.amax(1) - images.amin(1)
 
 
-colours = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [0.4, 0.4, 0.4]]).view(4, 3, 1, 1)
+colours = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [0.4, 0.4, 0.4]]).view(
+    4, 3, 1, 1
+)
 hue, chroma = (values.flatten() for values in hue_chroma(colours))
 assert torch.allclose(hue[:3], torch.tensor([0, 1 / 3, 2 / 3]))  # red, green, blue
 assert chroma.tolist() == [1, 1, 1, 0]  # grey has none
 
-faces = chapters.data(dataset, data_root, paper="mafl", standin="procedural:faces", profile=profile)
+faces = chapters.data(
+    dataset, data_root, paper="mafl", standin="procedural:faces", profile=profile
+)
 shown = faces.test.batch(range(8))["image"]
-for ours, theirs in zip(hue_chroma(shown), colourisation.hue_chroma(shown), strict=True):
+for ours, theirs in zip(
+    hue_chroma(shown), colourisation.hue_chroma(shown), strict=True
+):
     assert torch.equal(ours, theirs)
 
 # %% [markdown]
@@ -153,44 +171,69 @@ for ours, theirs in zip(hue_chroma(shown), colourisation.hue_chroma(shown), stri
 
 # %%
 def colour_loss(hue_logits, chroma_logits, images, bins=32, weight=5.0):
-    """Equation above, mean over all places; logits (B, 32, h, w), images shrunk to h x w."""
+    """Equation above, mean over all places; logits (B, 32, h, w)."""
     hue, chroma = hue_chroma(F.adaptive_avg_pool2d(images, hue_logits.shape[-2:]))
-    hue_bin, chroma_bin = ((values * bins).long().clamp(0, bins - 1) for values in (hue, chroma))
-    log_hue = F.cross_entropy(hue_logits, hue_bin, reduction="none")  # -log p(hue), (B, h, w)
+    hue_bin, chroma_bin = (
+        (values * bins).long().clamp(0, bins - 1) for values in (hue, chroma)
+    )
+    log_hue = F.cross_entropy(
+        hue_logits, hue_bin, reduction="none"
+    )  # -log p(hue), (B, h, w)
     log_chroma = F.cross_entropy(chroma_logits, chroma_bin, reduction="none")
     return (log_chroma + weight * chroma * log_hue).mean()
 
 
 logits = torch.randn(2, 8, 32, 16, 16, generator=torch.Generator().manual_seed(seed))
-assert torch.isclose(colour_loss(*logits, shown), colourisation.colourisation_loss(*logits, shown), atol=1e-5)
+assert torch.isclose(
+    colour_loss(*logits, shown),
+    colourisation.colourisation_loss(*logits, shown),
+    atol=1e-5,
+)
 
 # %% [markdown]
 # The network is a VGG {cite:p}`simonyan2015` on grey pictures. At each place the five layers that IMM will compare are laid side by
 # side (a *hypercolumn*), and two small layers make the histograms of it. We train a narrow one before your eyes.
 
 # %% tags=["nbval-ignore-output"]
-chosen = {**settings["colourisation"], "image_size": settings["size"], "seed": seed, "device": device}
+chosen = {
+    **settings["colourisation"],
+    "image_size": settings["size"],
+    "seed": seed,
+    "device": device,
+}
 chosen["steps"] = chosen["steps"] if retrain else max(2, chosen["steps"] // 5)
 colouriser = methods.Colourisation(**chosen)
-colouriser.fit(faces.train, log_every=max(1, chosen["steps"] // 20), progress=profile != "smoke")
+colouriser.fit(
+    faces.train, log_every=max(1, chosen["steps"] // 20), progress=profile != "smoke"
+)
 
 # %% [markdown]
 # What is the least that can be expected? A network that looks at nothing can still learn how common each colour is. Its
 # loss is the entropy of the two histograms over all pictures.
 
 # %%
-sample = F.adaptive_avg_pool2d(faces.test.batch(range(min(200, len(faces.test))))["image"], settings["size"] // 4)
+sample = F.adaptive_avg_pool2d(
+    faces.test.batch(range(min(200, len(faces.test))))["image"], settings["size"] // 4
+)
 hue, chroma = hue_chroma(sample)
 counts = [torch.bincount((v * 32).long().clamp(0, 31).flatten(), w.flatten(), 32) for v, w in
           ((chroma, torch.ones_like(chroma)), (hue, chroma))]  # fmt: skip
-entropy = [-(c / c.sum() * (c / c.sum()).clamp_min(1e-9).log()).sum().item() for c in counts]
+entropy = [
+    -(c / c.sum() * (c / c.sum()).clamp_min(1e-9).log()).sum().item() for c in counts
+]
 blind = entropy[0] + 5 * chroma.mean().item() * entropy[1]
 last = colouriser.history_[-1]["colour"]
-print(f"blind guess {blind:.2f}, network after {colouriser.history_[-1]['images_seen']:,} pictures {last:.2f}")
+print(
+    f"blind guess {blind:.2f}, network after {colouriser.history_[-1]['images_seen']:,} pictures {last:.2f}"
+)
 
 # %% mystnb={"figure": {"caption": "Learning to colour", "name": "fig-perceptual-learning"}, "image": {"alt": "The colour loss falls with the number of pictures seen, below the dashed level of a blind guess"}} tags=["hide-input"]
 figures.learning_curves(
-    {"this network": colouriser.history_}, {"blind guess": blind}, key="colour", ylabel="colour loss", log=False
+    {"this network": colouriser.history_},
+    {"blind guess": blind},
+    key="colour",
+    ylabel="colour loss",
+    log=False,
 )
 
 # %% [markdown]
@@ -200,13 +243,18 @@ figures.learning_curves(
 # %% mystnb={"figure": {"caption": "Grey, coloured by the network, true", "name": "fig-perceptual-colours"}, "image": {"alt": "Three rows of eight faces: grey pictures, the same with colours guessed by the network, and the originals"}} tags=["hide-input"]
 grey = shown.mean(1, keepdim=True).expand(-1, 3, -1, -1)
 guess = colouriser.predict(shown)  # (8, 3, h / 4, w / 4)
-tint = F.interpolate(guess - guess.mean(1, keepdim=True), size=shown.shape[-2:], mode="bilinear")
+tint = F.interpolate(
+    guess - guess.mean(1, keepdim=True), size=shown.shape[-2:], mode="bilinear"
+)
 figures.image_rows({"grey": grey, "coloured": (grey + tint).clamp(0, 1), "true": shown})
 
 # %%
 small = F.adaptive_avg_pool2d(shown, guess.shape[-2:])
 off = {"grey": small.mean(1, keepdim=True).expand_as(small), "coloured": guess}
-rms = {name: (picture - small).square().mean().sqrt().item() for name, picture in off.items()}
+rms = {
+    name: (picture - small).square().mean().sqrt().item()
+    for name, picture in off.items()
+}
 pd.Series(rms, name="root mean square error of the colours").round(3).to_frame()
 
 # %% [markdown]
@@ -220,7 +268,11 @@ pd.Series(rms, name="root mean square error of the colours").round(3).to_frame()
 own = colouriser.trunk()
 shipped = (zoo.folder() / "vgg16-colour" / "model.safetensors").is_file()
 trunk = perceptual.load("vgg16-colour", zoo.folder()) if shipped else own
-print("trunk:", "shipped with the book" if shipped else "trained above", f"({trunk.depth}, width {trunk.width})")
+print(
+    "trunk:",
+    "shipped with the book" if shipped else "trained above",
+    f"({trunk.depth}, width {trunk.width})",
+)
 
 # %% mystnb={"figure": {"caption": "Five layers, mean activation", "name": "fig-perceptual-taps"}, "image": {"alt": "Four faces and, beside each, five maps of decreasing resolution: edges first, then blurred regions"}} tags=["hide-input"]
 names = ("conv1_2", "conv2_2", "conv3_2", "conv4_2", "conv5_2")
@@ -240,12 +292,21 @@ figures.perceptual_layers(shown[:4], taps, names)
 
 # %%
 def terms(trunk, drawn, target, mask):
-    """Equation above for input, conv1_2, ..., conv5_2: (6,). Pictures in [0, 1], mask (B, 1, H, W)."""
-    pairs = [(255 * drawn, 255 * target), *zip(trunk(drawn), trunk(target), strict=True)]
+    """Equation above for input, conv1_2, ..., conv5_2: (6,). Pictures in [0, 1]."""
+    pairs = [
+        (255 * drawn, 255 * target),
+        *zip(trunk(drawn), trunk(target), strict=True),
+    ]
     found = []
     for ours, theirs in pairs:
-        at = F.interpolate(mask, size=ours.shape[-2:], mode="bilinear") if mask.shape != ours.shape else mask
-        found.append((at * (ours - theirs).square()).mean())  # over all places, hidden ones included
+        at = (
+            F.interpolate(mask, size=ours.shape[-2:], mode="bilinear")
+            if mask.shape != ours.shape
+            else mask
+        )
+        found.append(
+            (at * (ours - theirs).square()).mean()
+        )  # over all places, hidden ones included
     return torch.stack(found)
 
 
@@ -253,8 +314,12 @@ mask = torch.ones(8, 1, *shown.shape[-2:])
 other = shown.roll(1, 0)
 with torch.no_grad():
     m = terms(trunk, other, shown, mask)
-    assert torch.allclose(m, perceptual.ContentLoss(trunk).terms(other, shown, mask), rtol=1e-4)
-pd.Series(m, index=["input", *names], name="mean squared difference of two faces").map("{:.3g}".format).to_frame()
+    assert torch.allclose(
+        m, perceptual.ContentLoss(trunk).terms(other, shown, mask), rtol=1e-4
+    )
+pd.Series(m, index=["input", *names], name="mean squared difference of two faces").map(
+    "{:.3g}".format
+).to_frame()
 
 # %% [markdown]
 # They differ by orders of magnitude, and added up as they are, one would drown the others. The weights $\alpha_l$ of the paper
@@ -286,7 +351,9 @@ with torch.no_grad():
         drawn = blurred(shown[:4], float(sigma))
         m = terms(trunk, drawn, shown[:4], mask[:4])
         w = m if w is None else w + 0.01 * (m - w)
-        assert torch.isclose(content(drawn, shown[:4], mask[:4]), (m / w).sum(), rtol=1e-3)
+        assert torch.isclose(
+            content(drawn, shown[:4], mask[:4]), (m / w).sum(), rtol=1e-3
+        )
         differences.append(m)
 differences = torch.stack(differences)  # (31, 6)
 
@@ -295,7 +362,9 @@ differences = torch.stack(differences)  # (31, 6)
 # ({numref}`fig-perceptual-running`).
 
 # %%
-training = F.interpolate(differences.T[None], size=5000, mode="linear", align_corners=True)[0].T  # m_l at each step
+training = F.interpolate(
+    differences.T[None], size=5000, mode="linear", align_corners=True
+)[0].T  # m_l at each step
 w, losses = training[0], []
 for m in training:
     w = w + 0.01 * (m - w)
@@ -334,7 +403,9 @@ Markdown(
 with torch.no_grad():
     one = torch.ones(1, 1, 64, 64)
     none = terms(trunk, nothing, target, one)
-    by_layer = torch.stack([terms(trunk, line(24 + s), target, one) / none for s in shifts])  # (17, 6)
+    by_layer = torch.stack(
+        [terms(trunk, line(24 + s), target, one) / none for s in shifts]
+    )  # (17, 6)
 
 # %% mystnb={"figure": {"caption": "The shifted line, seen by layers", "name": "fig-perceptual-shift"}, "image": {"alt": "Six curves of difference against shift: the input jumps at once, deeper layers rise more slowly and over more pixels"}} tags=["hide-input"]
 figures.lines(
@@ -350,7 +421,9 @@ half = [int((by_layer[:, i] >= 0.5 * by_layer[-1, i]).nonzero()[0]) for i in ran
 better = int((by_layer.mean(1)[1:] < 1).sum())
 Markdown(
     "Half of the final difference is reached after a shift of "
-    + ", ".join(f"{s} ({name})" for s, name in zip(half, ("input", *names), strict=True))
+    + ", ".join(
+        f"{s} ({name})" for s, name in zip(half, ("input", *names), strict=True)
+    )
     + f" pixels. Layers with a wider view still tell a small shift from a large one. Averaged over the six terms, a line that is off "
     f"by up to {better} pixel{'s' * (better != 1)} is {'better' if better else 'no better'} than none."
 )
@@ -364,9 +437,16 @@ Markdown(
 # %%
 many = faces.test.batch(range(min(32, len(faces.test))))["image"]
 jittered = jitter_colours(many, 0.3, torch.Generator().manual_seed(seed)).clamp(0, 1)
-changes = {"moved by 3 pixels": many.roll(3, -1), "other colours": jittered, "blurred": blurred(many, 2.0)}
+changes = {
+    "moved by 3 pixels": many.roll(3, -1),
+    "other colours": jittered,
+    "blurred": blurred(many, 2.0),
+}
 torch.manual_seed(seed)
-judges = {"random network": perceptual.VGG(own.depth, own.width).eval(), "trained above": own}
+judges = {
+    "random network": perceptual.VGG(own.depth, own.width).eval(),
+    "trained above": own,
+}
 if shipped:
     judges["shipped with the book"] = trunk
 inside = torch.zeros(len(many), 1, *many.shape[-2:])
@@ -374,13 +454,24 @@ inside[..., 4:-4, 4:-4] = 1  # what the shift brings in at the border is not com
 rows = {}
 with torch.no_grad():
     for name, judge in judges.items():
-        scale = terms(judge, many.roll(1, 0), many, inside)  # the difference to another face
-        share = {change: 100 * terms(judge, picture, many, inside) / scale for change, picture in changes.items()}
-        rows.setdefault("pixels", {change: values[0].item() for change, values in share.items()})
-        rows[name] = {change: values[1:].mean().item() for change, values in share.items()}
+        scale = terms(
+            judge, many.roll(1, 0), many, inside
+        )  # the difference to another face
+        share = {
+            change: 100 * terms(judge, picture, many, inside) / scale
+            for change, picture in changes.items()
+        }
+        rows.setdefault(
+            "pixels", {change: values[0].item() for change, values in share.items()}
+        )
+        rows[name] = {
+            change: values[1:].mean().item() for change, values in share.items()
+        }
 table = pd.DataFrame(rows).T
 table["moved / other colours"] = table.iloc[:, 0] / table.iloc[:, 1]
-table.style.format("{:.1f}", subset=list(table)[:3]).format("{:.2f}", subset=list(table)[3:])
+table.style.format("{:.1f}", subset=list(table)[:3]).format(
+    "{:.2f}", subset=list(table)[3:]
+)
 
 # %% tags=["hide-input"]
 ratio = table["moved / other colours"]
@@ -388,8 +479,16 @@ gain = ratio.iloc[-1] - ratio["random network"]
 Markdown(
     f"By pixels, three pixels cost {ratio.iloc[0]:.2f} times as much as other colours; for a random network it is "
     f"{ratio['random network']:.2f} times, for the last network of the table {ratio.iloc[-1]:.2f} times. "
-    + ("Depth alone already looks more at geometry than pixels do. " if ratio["random network"] > ratio.iloc[0] else "")
-    + ("Learning to colour adds to it. " if gain > 0.05 else "Learning to colour was too short to add to it. ")
+    + (
+        "Depth alone already looks more at geometry than pixels do. "
+        if ratio["random network"] > ratio.iloc[0]
+        else ""
+    )
+    + (
+        "Learning to colour adds to it. "
+        if gain > 0.05
+        else "Learning to colour was too short to add to it. "
+    )
     + f"A blurred face costs {table.blurred.iloc[0]:.0f} % by pixels and {table.blurred.iloc[-1]:.0f} % by the layers: a generator that "
     "blurs is no longer safe."
 )
@@ -415,9 +514,17 @@ with tempfile.TemporaryDirectory() as folder:
         device=device,
     )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # after two steps the landmarks still lie on each other
+        warnings.simplefilter(
+            "ignore"
+        )  # after two steps the landmarks still lie on each other
         detector.fit(faces.test, progress=False)
-print({name: round(value, 2) for name, value in detector.history_[0].items() if name == "reconstruction"})
+print(
+    {
+        name: round(value, 2)
+        for name, value in detector.history_[0].items()
+        if name == "reconstruction"
+    }
+)
 
 # %% [markdown]
 # The networks of the paper are too large to ship with a book. If you have them, or are online once:

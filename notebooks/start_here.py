@@ -42,7 +42,9 @@
 
 # %% tags=["parameters"]
 profile: str = "laptop"  # smoke, laptop or paper: how much is computed
-dataset: str = "auto"  # auto: the paper's own data where data_root holds it, else its stand-in
+dataset: str = (
+    "auto"  # auto: the paper's own data where data_root holds it, else its stand-in
+)
 data_root: str = ""  # folder that holds real data sets
 device: str = "auto"  # auto, cpu, cuda or cuda:N
 seed: int = 0  # of everything random
@@ -60,7 +62,9 @@ from ulm import datasets, runs
 settings = runs.profile(profile)
 runs.seed_everything(seed)
 where = runs.pick_device(device)
-print(f"profile {profile}, {runs.device_name(where)}, PyTorch {torch.__version__}, seed {seed}")
+print(
+    f"profile {profile}, {runs.device_name(where)}, PyTorch {torch.__version__}, seed {seed}"
+)
 
 # %% [markdown]
 # ## Pictures with exact landmarks
@@ -71,7 +75,10 @@ print(f"profile {profile}, {runs.device_name(where)}, PyTorch {torch.__version__
 spec = "procedural:faces" if dataset == "auto" else dataset
 faces = datasets.load(spec, split="test", size=128, limit=8)
 face = faces[0]
-{key: tuple(face[key].shape) for key in ("image", "landmarks", "visible", "box", "mask")}
+{
+    key: tuple(face[key].shape)
+    for key in ("image", "landmarks", "visible", "box", "mask")
+}
 
 # %% [markdown]
 # `image` is red, green and blue in [0, 1]. `landmarks` are 68 points, x and y in pixels of this image; `visible` says
@@ -83,8 +90,12 @@ for axis, face in zip(axes.flat, faces, strict=True):
     height, width = face["image"].shape[-2:]
     axis.imshow(face["image"].permute(1, 2, 0), extent=(0, width, height, 0))
     seen, points = face["visible"].bool(), face["landmarks"]
-    axis.scatter(*points[seen].T, s=5, color="#ffffff", edgecolor="#0072b2", linewidth=0.8)
-    axis.scatter(*points[~seen].T, s=8, facecolor="none", edgecolor="#d55e00", linewidth=0.8)
+    axis.scatter(
+        *points[seen].T, s=5, color="#ffffff", edgecolor="#0072b2", linewidth=0.8
+    )
+    axis.scatter(
+        *points[~seen].T, s=8, facecolor="none", edgecolor="#d55e00", linewidth=0.8
+    )
     axis.set_axis_off()
 plt.show()
 
@@ -99,7 +110,9 @@ plt.show()
 # %%
 from ulm import methods
 
-detector = methods.METHODS["imm"](n_landmarks=10, image_size=32, width=8, loss="l2", batch_size=8, steps=4, seed=seed)
+detector = methods.METHODS["imm"](
+    n_landmarks=10, image_size=32, width=8, loss="l2", batch_size=8, steps=4, seed=seed
+)
 photos = datasets.load("procedural:faces", split="train", size=32, limit=32)
 detector.fit(photos, progress=False)
 points = detector.predict(faces.batch(range(8))["image"])
@@ -117,13 +130,19 @@ print(tuple(points.shape), points.dtype)
 # every picture.
 
 # %%
-fit = datasets.load("procedural:faces", split="train", size=64, limit=settings["labels"])
+fit = datasets.load(
+    "procedural:faces", split="train", size=64, limit=settings["labels"]
+)
 test = datasets.load("procedural:faces", split="test", size=64, limit=32)
 labels, truth = (data.batch(range(len(data)))["landmarks"] for data in (fit, test))
 mean_shape = labels.mean(0)  # (68, 2)
-eyes = (truth[:, 36] - truth[:, 45]).norm(dim=-1)  # (32,) outer eye corner to eye corner
+eyes = (truth[:, 36] - truth[:, 45]).norm(
+    dim=-1
+)  # (32,) outer eye corner to eye corner
 error = (truth - mean_shape).norm(dim=-1) / eyes[:, None]  # (32, 68)
-print(f"mean shape: {100 * error.mean():.1f} % of the distance of the outer eye corners")
+print(
+    f"mean shape: {100 * error.mean():.1f} % of the distance of the outer eye corners"
+)
 
 # %% [markdown]
 # Everything else has to be better than this number. The second is the error of the network before training; you find

@@ -402,11 +402,32 @@ def test_zoo_commands(model: Path, faces: Path, tmp_path: Path, monkeypatch: pyt
     assert (row["name"], row["landmarks"]) == ("tiny", 4)
     assert "# tiny" in ulm("zoo", "card", "tiny").stdout
     assert json.loads(ulm("zoo", "card", "tiny", "--json").stdout)["data"] == f"coco:{faces}"
-    result = ulm("zoo", "train", "tiny", "--out", tmp_path / "again")
-    assert result.exit_code == 0, result.output
-    assert (tmp_path / "again" / "model.safetensors").read_bytes() == (model / "model.safetensors").read_bytes()
+    fails(ulm("zoo", "train", "imm-cats-k9", "--out", tmp_path / "cats"), "found no recipe")
     fails(ulm("zoo", "card", "imm-cats-k9"), "found no model folder")
     assert ulm("predict", "tiny", faces / "images" / "00.png", "--out", tmp_path / "o.json").exit_code == 0
+
+
+def test_zoo_train_makes_a_model_and_what_it_starts_from(
+    faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ulm.zoo import recipes
+
+    changes = {"n_landmarks": 3, "loss": "l2", "steps": 4}
+    known = {
+        "one": recipes.Recipe("imm", f"coco:{faces}", changes),
+        "two": recipes.Recipe("imm", f"coco:{faces}", changes, start="one", share=0.5),
+    }
+    monkeypatch.setattr(recipes, "RECIPES", known)
+    monkeypatch.setattr(recipes, "_monitor", lambda *_: None)
+    for _ in range(2):  # The second time it is read.
+        result = ulm("zoo", "train", "two", "--profile", "smoke", "--out", tmp_path / "two")
+        assert result.exit_code == 0, result.output
+    config = json.loads((tmp_path / "two" / "config.json").read_text())
+    assert config["parameters"]["steps"] == 2
+    assert (tmp_path / "one" / "model.safetensors").is_file()
+    shipped = recipes.ship("two", tmp_path / "two", tmp_path / "shipped")
+    assert json.loads((shipped / "config.json").read_text())["networks"] == ["pose"]
+    fails(ulm("zoo", "train", "two", "--profile", "smoke", "--seed", "1", "--out", tmp_path / "two"), "other settings")
 
 
 def test_status_lists_the_inventory() -> None:
