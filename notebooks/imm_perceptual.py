@@ -35,9 +35,7 @@
 
 # %% tags=["parameters"]
 profile: str = "laptop"  # smoke, laptop or paper: how much is computed
-dataset: str = (
-    "auto"  # auto: the paper's own data set where data_root holds it, else its stand-in
-)
+dataset: str = "auto"  # auto: the paper's data if data_root has it, else its stand-in
 data_root: str = ""  # folder that holds real data sets
 device: str = "auto"  # auto, cpu, cuda or cuda:N
 seed: int = 0  # of everything random

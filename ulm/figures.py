@@ -143,14 +143,16 @@ def _discovered(axis: Axes, points: Array, size: float = 26, which: Sequence[int
 
 
 def _truth(axis: Axes, points: Array, size: float = 26) -> None:
-    halo = [patheffects.withStroke(linewidth=2.6, foreground=DARK)]
-    style = {"facecolors": "none", "edgecolors": "white", "linewidths": 1.3, "zorder": 5}
+    thick = 1.3 if size > 40 else 0.9
+    halo = [patheffects.withStroke(linewidth=2 * thick, foreground=DARK)]
+    style = {"facecolors": "none", "edgecolors": "white", "linewidths": thick, "zorder": 5}
     axis.scatter(*points.T, s=size, marker="o", path_effects=halo, **style)
 
 
 def _predicted(axis: Axes, points: Array, size: float = 20) -> None:
-    halo = [patheffects.withStroke(linewidth=2.4, foreground="white")]
-    axis.scatter(*points.T, s=size, marker="x", c=DARK, linewidths=1.2, path_effects=halo, zorder=6)
+    thick = 1.2 if size > 20 else 0.8
+    halo = [patheffects.withStroke(linewidth=2 * thick, foreground="white")]
+    axis.scatter(*points.T, s=size, marker="x", c=DARK, linewidths=thick, path_effects=halo, zorder=6)
 
 
 def _marker_size(columns: int) -> float:
@@ -363,10 +365,24 @@ def _axis(height: float = 3.2, width: float = 6.2) -> tuple[Figure, Axes]:
     return figure, axis
 
 
-def _level(axis: Axes, value: float, name: str) -> None:
-    axis.axhline(value, color=PALE, linewidth=1.2, linestyle=(0, (4, 2)), zorder=1)
-    axis.annotate(name, (1, value), xycoords=("axes fraction", "data"), xytext=(-3, 2), textcoords="offset points",
-                  ha="right", va="bottom", fontsize=8, color="#5A5A5A")  # fmt: skip
+def _levels(axis: Axes, levels: Mapping[str, float]) -> None:
+    """Dashed lines with their names; a name goes below its line where another line is close above."""
+    known = sorted(levels.items(), key=lambda pair: pair[1])
+    low, high = axis.get_ylim()
+    for index, (name, value) in enumerate(known):
+        axis.axhline(value, color=PALE, linewidth=1.2, linestyle=(0, (4, 2)), zorder=1)
+        crowded = index + 1 < len(known) and known[index + 1][1] - value < 0.07 * (high - low)
+        axis.annotate(
+            name,
+            (1, value),
+            xycoords=("axes fraction", "data"),
+            xytext=(-3, -2 if crowded else 2),
+            textcoords="offset points",
+            ha="right",
+            va="top" if crowded else "bottom",
+            fontsize=8,
+            color="#5A5A5A",
+        )
 
 
 @_figure
@@ -427,9 +443,9 @@ def learning_curves(
     for index, (name, history) in enumerate(histories.items()):
         known = [entry for entry in history if key in entry]
         _plot(axis, index, [entry["images_seen"] for entry in known], [entry[key] for entry in known], name)
-    for name, value in (baselines or {}).items():
-        _level(axis, value, name)
-    axis.set(xlabel="images seen", ylabel=ylabel, ylim=(0, None))
+    top = max([*(baselines or {}).values(), axis.get_ylim()[1]]) * 1.04
+    axis.set(xlabel="images seen", ylabel=ylabel, ylim=(0, top))
+    _levels(axis, baselines or {})
     if log:
         axis.set_xscale("log")
     _legend_below(axis, len(histories))
@@ -456,8 +472,7 @@ def lines(
     few = len(_array(x)) <= 30
     for index, (name, y) in enumerate(curves.items()):
         _plot(axis, index, x, y, name, **({} if few else {"marker": ""}))
-    for name, value in (levels or {}).items():
-        _level(axis, value, name)
+    _levels(axis, levels or {})
     axis.set(xlabel=xlabel, ylabel=ylabel)
     axis.set(**({"xscale": "log"} if xlog else {}), **({"yscale": "log"} if ylog else {}))
     _legend_below(axis, len(curves))
