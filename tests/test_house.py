@@ -374,3 +374,17 @@ def test_failing_notebook_fails_the_build_and_is_named(house):
     assert process.returncode == 0, output
     assert "executed notebooks/first.py" in output
     assert "executed notebooks/second.py" not in output, "what succeeded is kept"
+
+
+def test_progress_bars_do_not_reach_the_page():
+    from ulm.notebooks import _tidy
+
+    cell = nbformat.v4.new_code_cell("fit()")
+    cell.outputs = [
+        nbformat.v4.new_output("display_data", {"application/vnd.jupyter.widget-view+json": {}, "text/plain": "0%"}),
+        nbformat.v4.new_output("display_data", {"image/png": "", "text/plain": "a figure"}),
+    ]
+    content = nbformat.v4.new_notebook(cells=[cell], metadata={"papermill": {}, "widgets": {}})
+    _tidy(content, ROOT / "notebooks" / "a.py", ROOT / "a.ipynb", ROOT)
+    assert [output.data["text/plain"] for output in content.cells[0].outputs] == ["a figure"]
+    assert "widgets" not in content.metadata

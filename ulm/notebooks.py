@@ -267,9 +267,16 @@ def _relative(path: Path, root: Path) -> str:
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
 
 
+_WIDGET = "application/vnd.jupyter.widget-view+json"
+
+
 def _tidy(content: NotebookNode, source: Path, target: Path, root: Path) -> None:
-    """Fold the injected parameters; keep the machine's own paths out of what readers download."""
+    """Fold the injected parameters; drop progress bars and the machine's own paths from what readers download."""
+    content.metadata.pop("widgets", None)
     for cell in content.cells:
+        if cell.cell_type == "code":
+            # A bar of a run that is over says nothing, and a second output would get the figure's label too.
+            cell.outputs = [output for output in cell.outputs if _WIDGET not in output.get("data", {})]
         tags = cell.metadata.get("tags", [])
         if "injected-parameters" in tags and "hide-input" not in tags:
             cell.metadata["tags"] = [*tags, "hide-input"]
