@@ -143,6 +143,19 @@ def test_fit_again_does_nothing_and_never_replaces_unasked(model: Path, faces: P
     assert (model / "model.safetensors").read_bytes() == before
 
 
+def test_fit_starts_from_another_model(model: Path, faces: Path, tmp_path: Path) -> None:
+    fit = ("fit", "--data", f"coco:{faces}", "--out", tmp_path / "tuned", *TINY)
+    assert ulm(*fit, "--start", model).exit_code == 0
+    card = json.loads((tmp_path / "tuned" / "config.json").read_text())["card"]
+    assert card["start"] == str(model)
+    assert f"--start {model}" in card["command"]
+    assert "already holds this model" in ulm(*fit, "--start", model).stderr
+    fails(ulm(*fit), "found another model")
+    fails(ulm(*fit, "--start", "nowhere"), "nowhere")
+    other = ("fit", "--data", f"coco:{faces}", "--out", tmp_path / "seven", *TINY, "--landmarks", 7)
+    fails(ulm(*other, "--start", model), "has other shapes")
+
+
 def test_fit_on_a_folder_takes_all_images(faces: Path, tmp_path: Path) -> None:
     assert ulm("fit", "--data", f"folder:{faces / 'images'}", "--out", tmp_path / "m", *TINY).exit_code == 0
     card = json.loads((tmp_path / "m" / "config.json").read_text())["card"]

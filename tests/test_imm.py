@@ -18,6 +18,7 @@ from ulm.errors import InputError
 from ulm.methods import IMM, Colourisation, load
 from ulm.methods import colourisation as colour
 from ulm.methods import imm as method
+from ulm.methods.training import settle_norms
 from ulm.networks import imm as networks
 from ulm.networks import perceptual
 
@@ -319,8 +320,27 @@ def test_save_and_load(tmp_path):
         load(tmp_path / "d").reconstruct(images, images)
     tuned = IMM(**TINY).fit(Squares(), progress=False, start=again)
     assert tuned.history_[-1]["step"] == 6
+    IMM(**TINY).fit(Squares(), progress=False, start=load(tmp_path / "d"))
+    with pytest.raises(InputError, match="has other shapes"):
+        IMM(**TINY | {"n_landmarks": 7}).fit(Squares(), progress=False, start=again)
     with pytest.raises(InputError, match="expected colourisation"):
         Colourisation.from_pretrained(tmp_path / "m")
+
+
+def test_running_statistics_are_averages_of_each_layers_own_updates():
+    often, seldom = (torch.nn.BatchNorm2d(1, momentum=0.01) for _ in range(2))
+    seen = {often: [], seldom: []}
+    for step in range(8):
+        settle_norms(torch.nn.ModuleList([often, seldom]))
+        for layer in (often, seldom) if step % 4 == 0 else (often,):
+            x = torch.randn(4, 1, 8, 8) + step
+            layer(x)
+            seen[layer].append(x.mean().item())
+    for layer, means in seen.items():
+        assert layer.running_mean.item() == pytest.approx(sum(means) / len(means), rel=1e-4)
+    often.num_batches_tracked += 1000
+    settle_norms(often)
+    assert often.momentum == 0.01
 
 
 def test_unfitted_and_misused():

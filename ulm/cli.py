@@ -175,6 +175,7 @@ def fit(
         int | None, typer.Option(help="Most images; default: all files, of scenes as the profile says.")
     ] = None,
     parameter: _Parameters = None,
+    start: Annotated[str | None, typer.Option(help="Fine-tune this model: a folder, or a name in the zoo.")] = None,
     video_pairs: Annotated[bool, typer.Option("--video-pairs", help="Pair frames of one video; no warps.")] = False,
     detector_only: Annotated[
         bool, typer.Option("--detector-only", help="Save what predict needs, no generator.")
@@ -192,8 +193,10 @@ def fit(
     Example: ulm fit --data folder:PHOTOS --out MODEL
 
     Another: ulm fit --data coco:FACES --out MODEL --landmarks 30 --steps 3000 -p width 32
+
+    Another: ulm fit --data folder:FACES --out MODEL --start imm-faces-k10 --steps 1000
     """
-    from ulm import datasets, zoo
+    from ulm import datasets, methods, zoo
 
     split = split or ("all" if data.startswith("folder:") else "train")
     given: dict[str, Any] = {"n_landmarks": landmarks, "image_size": size, "steps": steps}
@@ -202,13 +205,15 @@ def fit(
     given = {k: v for k, v in given.items() if v is not None} | _values(parameter)
     model = _new_model(method, profile, given | {"seed": seed, "device": device})
     images = datasets.load(data, split, model.image_size, _limit(data, profile, limit))
+    begin = None if start is None else methods.load(start, device, type(model))
     checkpoint = Path(os.path.abspath(f"{out}.partial.safetensors"))
-    if not _is_free(out, checkpoint, model, images, overwrite):
+    if not _is_free(out, checkpoint, model, images, begin and begin.checksum(), overwrite):
         return
     started = time.monotonic()
-    model.fit(images, checkpoint=checkpoint, checkpoint_seconds=checkpoint_seconds)
+    model.fit(images, checkpoint=checkpoint, checkpoint_seconds=checkpoint_seconds, start=begin)
     options = {
         "--method": method,
+        "--start": start,
         "--data": data,
         "--split": split,
         "--limit": limit,
@@ -221,6 +226,7 @@ def fit(
     facts = {
         "command": shlex.join(["ulm", "fit", *arguments, "--out", Path(os.path.abspath(out)).name]),
         "arguments": arguments,
+        **({} if begin is None else {"start": start, "start_weights": begin.checksum()}),
         **_facts(model, images, data, split, profile, time.monotonic() - started),
     }
     model.save_pretrained(out, detector_only=detector_only, card=facts)
@@ -262,7 +268,9 @@ def _limit(data: str, profile: str, limit: int | None) -> int | None:
     return limit if limit is not None or not data.startswith("procedural:") else runs.profile(profile)["data"]
 
 
-def _is_free(out: Path, checkpoint: Path, model: Trainable, images: Dataset, overwrite: bool) -> bool:
+def _is_free(
+    out: Path, checkpoint: Path, model: Trainable, images: Dataset, start: str | None, overwrite: bool
+) -> bool:
     """Whether ``out`` may be written; False: it already holds this very model. Raises InputError if it may not."""
     from ulm import zoo
 
@@ -272,7 +280,9 @@ def _is_free(out: Path, checkpoint: Path, model: Trainable, images: Dataset, ove
     if out.is_dir() and (out / "config.json").is_file():
         known = zoo.config(out)
         same = known["parameters"] == model.get_params() | {"device": "auto"} and known["method"] == model.name
-        if same and known.get("card", {}).get("fingerprint") == images.fingerprint and not checkpoint.exists():
+        card = known.get("card", {})
+        same = same and card.get("start_weights") == start
+        if same and card.get("fingerprint") == images.fingerprint and not checkpoint.exists():
             typer.echo(f"{out} already holds this model; --overwrite trains it anew", err=True)
             return False
         if same and checkpoint.exists():  # Killed between saving the model and removing the checkpoint.

@@ -153,10 +153,11 @@ class Trainable:
             monitor: Called as ``monitor(self, step)`` at each logged step; its numbers join ``history_``.
             log_every: Steps between entries of ``history_``; default: about 40 entries.
             progress: Show a bar with the loss and the time left.
-            start: A trained detector of the same shape to start from (fine-tuning).
+            start: A trained model of the same shape to start from (fine-tuning). Networks that it lacks begin anew.
 
         Raises:
-            InputError: If the data set is too small, the checkpoint is of other settings, or a loss is not finite.
+            InputError: If the data set is too small, the checkpoint is of other settings, ``start`` has other shapes,
+                or a loss is not finite.
         """
         data = self._check_data(dataset)
         self.initialise()
@@ -164,7 +165,8 @@ class Trainable:
             self._start_from(start)
         self.optimisers, self.history_, first, before = self._optimisers(), [], 0, 0.0
         checkpoint = None if checkpoint is None else Path(checkpoint)
-        identity = json.dumps([self.name, self._identity(), data.fingerprint], sort_keys=True)
+        begun = None if start is None else start.checksum()
+        identity = json.dumps([self.name, self._identity(), data.fingerprint, begun], sort_keys=True)
         if checkpoint is not None and checkpoint.is_file():
             first, before = self._resume(checkpoint, identity)
         watch, saved = runs.Stopwatch(before), time.monotonic()
@@ -179,7 +181,7 @@ class Trainable:
         )
         for step in bar:
             self.networks.train()
-            settle_norms(self.networks, step)
+            settle_norms(self.networks)
             losses = self._train_step(*self._batch(data, step), step)
             if (step + 1) % every == 0 or step in (0, self.steps - 1):
                 self._log(step, losses, watch, monitor, bar)
@@ -195,22 +197,29 @@ class Trainable:
     def _identity(self) -> dict[str, Any]:
         return {name: value for name, value in self.get_params().items() if name != "device"}
 
+    def checksum(self) -> str:
+        """SHA-256 of the weights, as they are in memory. Raises InputError if there are none yet."""
+        self._ready()
+        return zoo.checksum(to_bytes({n: t.detach().cpu().contiguous() for n, t in self.networks.state_dict().items()}))
+
     def _check_data(self, dataset: Dataset) -> CachedDataset:
         if len(dataset) < 2:
             raise InputError(f"found {len(dataset)} training image(s), expected at least 2; give more photographs")
         return cached(dataset)
 
     def _start_from(self, start: Trainable) -> None:
+        # What it lacks, such as the generator of a model that ships as a detector only, begins anew.
         start._ready()
-        wanted = [name for name in self.saved_parts if name in self.networks]
-        missing = [name for name in wanted if name not in start.networks]
-        if missing:
-            raise InputError(f"cannot start from this model: it has no {', '.join(missing)} (a detector only)")
-        try:
-            for name in wanted:
+        for name in self.saved_parts:
+            if name not in self.networks or name not in start.networks:
+                continue
+            try:
                 self.networks[name].load_state_dict(start.networks[name].state_dict())
-        except RuntimeError as error:
-            raise InputError("cannot start from this model: its networks have other shapes") from error
+            except RuntimeError as error:
+                raise InputError(
+                    f"cannot start from {start!r}: its network '{name}' has other shapes than that of {self!r}; "
+                    "give the same n_landmarks, image_size and width"
+                ) from error
 
     def _batch(self, data: CachedDataset, step: int) -> tuple[Tensor, Tensor | None]:
         """Images (and partners from the same video) of one step; depends on ``seed`` and ``step`` alone."""
@@ -390,13 +399,17 @@ def cosine(step: int, steps: int, warm_up: int = 100) -> float:
     return rise * 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
-def settle_norms(networks: nn.Module, step: int) -> None:
+def settle_norms(networks: nn.Module) -> None:
     """Running statistics of batch normalisation as a plain average at first, then with the layers' own momentum.
 
     They start at mean 0 and variance 1 and, with the authors' momentum of 0.01, still hold a third of that after 100
-    steps: the detector that is evaluated would not be the one that is trained. Long runs are not changed by this.
+    updates: the detector that is evaluated would not be the one that is trained. Long runs are not changed by this.
+    Each layer is asked for its own number of updates, as a generator need not run at every step.
     """
     for layer in networks.modules():
         if isinstance(layer, nn.BatchNorm2d):
-            layer.usual_momentum = getattr(layer, "usual_momentum", layer.momentum)
-            layer.momentum = max(layer.usual_momentum, 1 / (step + 1))
+            if not hasattr(layer, "usual_momentum"):
+                layer.usual_momentum, layer.momentum = layer.momentum, 1.0
+            # The count lies on the device: it is no longer read once the layer has settled.
+            if layer.momentum != layer.usual_momentum:
+                layer.momentum = max(layer.usual_momentum, 1 / (int(layer.num_batches_tracked) + 1))

@@ -220,9 +220,8 @@ class ContentLoss(nn.Module):
     """IMM's reconstruction loss: squared differences of the input and of five activations, each normalised online.
 
     ``L = sum_l m_l / w_l`` (the authors' factor 1000 is the method's) with ``m_l`` the masked mean squared difference
-    of layer l and ``w_l`` its running mean
-    (decay 0.99). The authors let a little gradient flow through ``w_l``; here it is detached, as in their later code.
-    ``w_l`` is a buffer: it is saved in checkpoints and stays put in evaluation.
+    of layer l and ``w_l`` its running mean (decay 0.99). The authors let a little gradient flow through ``w_l``; here
+    it is detached, as in their later code. ``w_l`` is a buffer: it is saved in checkpoints and stays put in evaluation.
 
     Args:
         vgg: A frozen trunk.
