@@ -13,7 +13,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ulm import datasets, evaluation, runs
+from ulm import datasets, evaluation, methods, runs
 from ulm.methods import IMM
 
 ID = "book/faces-ytf"
@@ -25,6 +25,7 @@ def main() -> None:
     parser.add_argument("--name", default="faces-ytf", help="what the records call the data set")
     parser.add_argument("--landmarks", type=int, default=10)
     parser.add_argument("--steps", type=int, default=5000)
+    parser.add_argument("--start", help="fine-tune this model: a folder, or a name in the zoo")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto")
     parser.add_argument(
@@ -47,9 +48,11 @@ def main() -> None:
     train, val, test = (
         datasets.cached(datasets.load(arguments.data, split, model.image_size)) for split in ("train", "val", "test")
     )
-    name = f"imm-{arguments.name}-k{arguments.landmarks}-seed{arguments.seed}"
+    tuned = "" if arguments.start is None else "-tuned"
+    name = f"imm-{arguments.name}-k{arguments.landmarks}{tuned}-seed{arguments.seed}"
     model.fit(
         train,
+        start=None if arguments.start is None else methods.load(arguments.start, arguments.device),
         checkpoint=arguments.work / f"{name}.safetensors",
         monitor=evaluation.monitor(val, train, labels=300),
         log_every=max(1, arguments.steps // 20),
@@ -61,9 +64,12 @@ def main() -> None:
     report = evaluation.evaluate_detector(model, test, train, labels=300, repeats=10, supervised=supervised)
     called = {"dataset": f"coco {arguments.name}", "fit_dataset": f"coco {arguments.name}"}
     facts = {**report.facts(), **called, "profile": "laptop", "parameters": parameters}
-    facts["seconds"] = round(model.history_[-1]["seconds"], 1)
+    facts |= {
+        "seconds": round(model.history_[-1]["seconds"], 1),
+        "start": arguments.start and Path(arguments.start).name,
+    }
     made = runs.provenance(model.torch_device, **facts)
-    row = f"ours: IMM K={arguments.landmarks}"
+    row = f"ours: IMM K={arguments.landmarks}" + (", begun from drawn faces" if tuned else "")
     cells = [
         (row, "forward", report.forward_nme),
         (row, "backward", report.backward_nme),

@@ -43,12 +43,13 @@ RECIPES: dict[str, Recipe] = {
     "vgg16-colour": Recipe("colourisation", "procedural:faces"),
     # IMM, Table 1: trained on faces like CelebA's, fine-tuned on faces of all poses like AFLW's.
     "imm-faces-k10": _imm(10, detector_only=False),
-    "imm-faces-k30": _imm(30, share=0.25),
-    "imm-faces-k50": _imm(50, share=0.25),
+    "imm-faces-k30": _imm(30, share=0.5),
+    "imm-faces-k50": _imm(50, share=0.5),
     "imm-faces-posed-k10": _imm(10, "procedural:faces-posed", start="imm-faces-k10", share=0.125),
     "imm-faces-posed-k30": _imm(30, "procedural:faces-posed", start="imm-faces-k30", share=0.125),
     "imm-faces-posed-k50": _imm(50, "procedural:faces-posed", start="imm-faces-k50", share=0.125),
-    # IMM, Table 2: other losses; a code without geometry, whose warp-equivariance is not defined.
+    # IMM, Table 2: the losses, all trained equally long; a code without geometry, whose equivariance is not defined.
+    "imm-faces-k30-content": _imm(30, share=0.25),
     "imm-faces-k30-l1": _imm(30, loss="l1", share=0.25),
     "imm-faces-k30-l2": _imm(30, loss="l2", share=0.25),
     "imm-faces-k30-adv-l1": _imm(30, loss="adv+l1", share=0.25),
