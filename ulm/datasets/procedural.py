@@ -40,6 +40,24 @@ class Scene(Protocol):
         ...
 
 
+class VideoScene(Protocol):
+    """A category that moves: its items are frames, ``frames`` neighbouring items are one video.
+
+    Attributes:
+        name: The scene's name, such as ``talking-faces``.
+        info: What the data set says of itself.
+        frames: Frames of one video.
+    """
+
+    name: str
+    info: Info
+    frames: int
+
+    def draw_frame(self, rng: np.random.Generator, frame: int, size: int) -> Sample:
+        """Draw one frame; the same ``rng`` must give the same video, which moves smoothly with ``frame``."""
+        ...
+
+
 # Scene name -> (module, class, modules whose text decides the pictures). The class is called with the scene's name.
 _FACES = ("ulm.datasets.faces", "FaceScene", ("ulm.datasets.faces", "ulm.datasets.rendering"))
 SCENES: dict[str, tuple[str, str, tuple[str, ...]]] = {
@@ -67,7 +85,7 @@ class ProceduralDataset(Dataset):
 
     def __init__(self, scene: str, split: str, size: int, lengths: dict[str, int]):
         module, factory, self._modules = SCENES[scene]
-        make: Callable[[str], Scene] = getattr(import_module(module), factory)
+        make: Callable[[str], Scene | VideoScene] = getattr(import_module(module), factory)
         self.scene = make(scene)
         self.info, self.split, self.size, self.lengths = self.scene.info, split, size, lengths
 
@@ -76,8 +94,13 @@ class ProceduralDataset(Dataset):
 
     def __getitem__(self, index: int) -> Sample:
         split, index = self._locate(check_index(index, len(self)))
-        sample = self.scene.draw(generator(self.scene.name, split, index), self.size)
-        return {**sample, "subject": str(tuple(LENGTHS).index(split) * 10_000_000 + index)}
+        frames = getattr(self.scene, "frames", 1)
+        one, frame = divmod(index, frames)
+        random, first = generator(self.scene.name, split, one), tuple(LENGTHS).index(split) * 10_000_000
+        if frames == 1:
+            return {**self.scene.draw(random, self.size), "subject": str(first + one)}
+        sample = self.scene.draw_frame(random, frame, self.size)
+        return {**sample, "video": f"{split}-{one}", "frame": frame, "subject": str(first + one)}
 
     def _locate(self, index: int) -> tuple[str, int]:
         """The split that holds an item of the whole, and its index there."""
