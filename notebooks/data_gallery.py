@@ -233,7 +233,7 @@ card("cub")
 # share a style: in `procedural:house-digits` such digits are one "video". In `procedural:house-numbers` a "video" is one number in
 # several styles.
 
-# %% mystnb={"figure": {"caption": "procedural:toys, procedural:house-numbers, and digits of the same house numbers", "name": "fig-gallery-toys"}, "image": {"alt": "Eight grey toys, such as animals, cars and aeroplanes; eight house numbers on walls and doors; eight digits cut from house numbers"}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Toys, house numbers, digits of one house number", "name": "fig-gallery-toys"}, "image": {"alt": "Eight grey toys, such as animals, cars and aeroplanes; eight house numbers on walls and doors; eight digits cut from house numbers"}} tags=["hide-input"]
 show("toys", "house-numbers", "house-digits")
 
 # %% tags=["hide-input"]

@@ -510,7 +510,11 @@ def reach_arm(body: Body, pose: Pose, side: str, wrist: Array, swivel: float = 0
 
 def _solve_arm(bones: _Bones, arm: Arm, side: float, target: Array, swivel: float) -> Arm:
     shoulder = _shoulder(bones, arm, side)
-    pole = _about(r.unit(target - shoulder), side * swivel) @ np.array([side * 0.40, -0.85, -0.65])
+    way = r.unit(target - shoulder)
+    # The elbow hangs down and back; of a hand that is held high it points outwards.
+    high = float(smoothstep(-0.2, 0.8, way[1]))
+    hang = np.array([side * (0.40 + high), 0.30 * high - 0.85, 0.35 * high - 0.65])
+    pole = _about(way, side * swivel) @ hang
     elbow, hand = _two_bones(shoulder, target, bones.upper, bones.fore, pole)
     d = (elbow - shoulder) / bones.upper
     lift = float(np.degrees(np.arccos(np.clip(-d[1], -1, 1))))
@@ -668,7 +672,7 @@ class _Grid:
 
 
 def _rings(centres: Array, axes: Array, radii: Array, columns: int, squareness: float = 0.0) -> Array:
-    """Rings round ``centres`` ``(M, 3)``, from the lowest up: ``axes`` ``(M, 3, 3)`` has x across and z to the front."""
+    """Rings round ``centres`` ``(M, 3)``, from the lowest up; ``axes`` ``(M, 3, 3)``: x across, z to the front."""
     angle = np.linspace(-np.pi, np.pi, columns)
     power = 1 - 0.6 * squareness
     s, c = np.sin(angle), np.cos(angle)
@@ -699,10 +703,12 @@ SKIN, TORSO, HEAD, HAIR, LEGS, ARMS, SHOES, SKIRT, JACKET = range(9)
 # Sections of limbs: how far along (1 is elbow or knee, 2 wrist or ankle), centre across and to the front, half width
 # and half depth, as fractions of the body's height.
 _ARM = np.array([
-    (-0.115, -0.008, 0, 0.010, 0.012), (-0.085, -0.005, 0, 0.020, 0.022), (-0.02, -0.001, 0, 0.029, 0.031), (0.16, 0.001, 0, 0.033, 0.035),
+    (-0.115, -0.008, 0, 0.010, 0.012), (-0.085, -0.005, 0, 0.020, 0.022), (-0.02, -0.001, 0, 0.029, 0.031),
+    (0.16, 0.001, 0, 0.033, 0.035),
     (0.36, 0.001, 0.001, 0.0285, 0.0315), (0.6, 0, 0.001, 0.0255, 0.0285), (0.86, 0, 0, 0.0232, 0.0252),
     (1.0, 0, -0.001, 0.0232, 0.0242), (1.13, 0.001, 0, 0.0245, 0.0252), (1.32, 0, 0, 0.0238, 0.0242),
-    (1.56, 0, 0, 0.0202, 0.0205), (1.8, 0, 0, 0.0158, 0.0178), (2.0, 0, 0, 0.0122, 0.0160), (2.05, 0, 0, 0.0118, 0.0158),
+    (1.56, 0, 0, 0.0202, 0.0205), (1.8, 0, 0, 0.0158, 0.0178), (2.0, 0, 0, 0.0122, 0.0160),
+    (2.05, 0, 0, 0.0118, 0.0158),
 ])  # fmt: skip
 _LEG = np.array([
     (-0.16, -0.006, -0.004, 0.020, 0.024), (-0.10, -0.003, -0.004, 0.035, 0.040), (0.0, 0.001, -0.005, 0.0485, 0.056),
@@ -1154,8 +1160,10 @@ def _shoe_paint(model: _Model, long: float) -> Paint:
 # Height above the eyes, half width, front and back, in centimetres of a head 22.8 high.
 _SKULL = np.array([
     (-11.4, 1.0, 7.4, 5.4), (-11.15, 2.6, 8.5, 2.0), (-10.3, 4.0, 9.05, -2.0), (-8.6, 5.3, 9.1, -4.8),
-    (-6.6, 6.1, 9.2, -6.4), (-4.5, 6.6, 9.25, -7.5), (-2.0, 7.0, 9.2, -8.5), (0.6, 7.25, 9.3, -9.2), (3.2, 7.45, 9.7, -9.7),
-    (5.6, 7.35, 9.3, -9.6), (7.8, 6.6, 7.9, -8.5), (9.6, 5.2, 5.8, -6.7), (10.7, 3.4, 3.4, -4.6), (11.25, 1.7, 1.3, -2.6),
+    (-6.6, 6.1, 9.2, -6.4), (-4.5, 6.6, 9.25, -7.5), (-2.0, 7.0, 9.2, -8.5), (0.6, 7.25, 9.3, -9.2),
+    (3.2, 7.45, 9.7, -9.7),
+    (5.6, 7.35, 9.3, -9.6), (7.8, 6.6, 7.9, -8.5), (9.6, 5.2, 5.8, -6.7), (10.7, 3.4, 3.4, -4.6),
+    (11.25, 1.7, 1.3, -2.6),
     (11.4, 0.2, -0.4, -0.9),
 ])  # fmt: skip
 EYE_X, EYE_HALF, MOUTH_Y, NOSE_Y = 3.25, 1.55, -6.6, -4.3
@@ -1673,10 +1681,13 @@ def _reach(model: _Model) -> dict[str, float]:
     h, dress = model.h, model.body.dress
     coat = 2.0 if dress.jacket is not None else 0.0
     skirt = 3.0 + dress.flare if dress.kind == "skirt" else dress.width
-    share = {"pelvis": 0.085, "spine": 0.075, "thorax": 0.05, "neck": 0.05, "head": 0.06, "head_top": 0.035, "nose": 0.008,
-             "mouth": 0.008, "eye": 0.008, "ear": 0.012, "shoulder": 0.042, "elbow": 0.027, "wrist": 0.018, "thumb": 0.008,
+    share = {"pelvis": 0.085, "spine": 0.075, "thorax": 0.05, "neck": 0.05, "head": 0.06, "head_top": 0.035,
+             "nose": 0.008,
+             "mouth": 0.008, "eye": 0.008, "ear": 0.012, "shoulder": 0.042, "elbow": 0.027, "wrist": 0.018,
+             "thumb": 0.008,
              "hand": 0.008, "hip": 0.075, "knee": 0.036, "ankle": 0.03, "toe_base": 0.022, "toe": 0.014}  # fmt: skip
-    cover = {"pelvis": skirt + coat, "spine": dress.loose + coat, "hip": skirt + coat, "knee": skirt, "wrist": 0.5 * dress.loose if dress.sleeve > 1.8 else 0.0,
+    cover = {"pelvis": skirt + coat, "spine": dress.loose + coat, "hip": skirt + coat, "knee": skirt,
+             "wrist": 0.5 * dress.loose if dress.sleeve > 1.8 else 0.0,
              "ankle": 1.0 + dress.width + dress.flare, "shoulder": dress.loose + coat, "elbow": dress.loose + coat,
              "thorax": dress.loose + coat}  # fmt: skip
     short = {name: name.split("_", 1)[1] if name.startswith(SIDES) else name for name in JOINTS}
@@ -1687,21 +1698,27 @@ def _reach(model: _Model) -> dict[str, float]:
 
 DRESSES = ("casual", "sport", "fashion", "formal")
 _SKINS = np.array([
-    (0.93, 0.77, 0.69), (0.90, 0.71, 0.60), (0.85, 0.65, 0.52), (0.76, 0.55, 0.42), (0.65, 0.45, 0.33), (0.52, 0.35, 0.25),
+    (0.93, 0.77, 0.69), (0.90, 0.71, 0.60), (0.85, 0.65, 0.52), (0.76, 0.55, 0.42), (0.65, 0.45, 0.33),
+    (0.52, 0.35, 0.25),
     (0.41, 0.27, 0.19), (0.33, 0.21, 0.16),
 ])  # fmt: skip
 _HAIRS = np.array([
-    (0.06, 0.05, 0.05), (0.11, 0.08, 0.06), (0.22, 0.14, 0.09), (0.36, 0.24, 0.14), (0.56, 0.41, 0.24), (0.80, 0.66, 0.43),
+    (0.06, 0.05, 0.05), (0.11, 0.08, 0.06), (0.22, 0.14, 0.09), (0.36, 0.24, 0.14), (0.56, 0.41, 0.24),
+    (0.80, 0.66, 0.43),
 ])  # fmt: skip
 _IRISES = ((0.22, 0.13, 0.07), (0.30, 0.19, 0.09), (0.40, 0.32, 0.16), (0.33, 0.43, 0.30), (0.33, 0.46, 0.58))
 _CLOTHS = np.array([
-    (0.08, 0.08, 0.09), (0.22, 0.22, 0.24), (0.50, 0.50, 0.52), (0.80, 0.80, 0.80), (0.94, 0.94, 0.92), (0.93, 0.89, 0.80),
-    (0.14, 0.18, 0.33), (0.20, 0.33, 0.58), (0.45, 0.62, 0.80), (0.62, 0.13, 0.14), (0.80, 0.25, 0.20), (0.90, 0.62, 0.66),
-    (0.16, 0.34, 0.22), (0.42, 0.45, 0.27), (0.35, 0.60, 0.52), (0.87, 0.72, 0.25), (0.90, 0.48, 0.20), (0.45, 0.22, 0.45),
+    (0.08, 0.08, 0.09), (0.22, 0.22, 0.24), (0.50, 0.50, 0.52), (0.80, 0.80, 0.80), (0.94, 0.94, 0.92),
+    (0.93, 0.89, 0.80),
+    (0.14, 0.18, 0.33), (0.20, 0.33, 0.58), (0.45, 0.62, 0.80), (0.62, 0.13, 0.14), (0.80, 0.25, 0.20),
+    (0.90, 0.62, 0.66),
+    (0.16, 0.34, 0.22), (0.42, 0.45, 0.27), (0.35, 0.60, 0.52), (0.87, 0.72, 0.25), (0.90, 0.48, 0.20),
+    (0.45, 0.22, 0.45),
     (0.68, 0.58, 0.78), (0.45, 0.30, 0.20), (0.72, 0.58, 0.42),
 ])  # fmt: skip
 _TROUSERS = np.array([
-    (0.14, 0.18, 0.32), (0.22, 0.30, 0.48), (0.40, 0.50, 0.66), (0.07, 0.07, 0.08), (0.24, 0.24, 0.26), (0.48, 0.48, 0.49),
+    (0.14, 0.18, 0.32), (0.22, 0.30, 0.48), (0.40, 0.50, 0.66), (0.07, 0.07, 0.08), (0.24, 0.24, 0.26),
+    (0.48, 0.48, 0.49),
     (0.72, 0.63, 0.48), (0.38, 0.38, 0.26), (0.88, 0.87, 0.83), (0.35, 0.24, 0.17),
 ])  # fmt: skip
 _SHOES = np.array([(0.07, 0.06, 0.06), (0.92, 0.92, 0.91), (0.30, 0.19, 0.12), (0.55, 0.38, 0.22), (0.62, 0.15, 0.16),
@@ -1733,11 +1750,13 @@ def sample_figure(rng: np.random.Generator, male: float, slim: float = 0.0) -> F
     girth = (1 - 0.8 * slim) * girth + 0.8 * slim * 0.93
     heavy = max(girth - 1, 0)
     return Figure(
-        height=_normal(rng, 170 + 6.5 * male + 5 * slim, 6.0), male=male, shoulders=_normal(rng, 1.0 + 0.035 * male, 0.035),
+        height=_normal(rng, 170 + 6.5 * male + 5 * slim, 6.0), male=male,
+        shoulders=_normal(rng, 1.0 + 0.035 * male, 0.035),
         hips=_normal(rng, 1.0, 0.035), waist=_normal(rng, 1.0 + 0.6 * heavy, 0.04), girth=girth,
         belly=float(np.clip(rng.normal(1.8 * heavy, 0.12) * (1 - slim), 0, 1)),
         bust=float(np.clip(rng.normal(0.75, 0.25), 0.25, 1.2)) if male < 0 else 0.0,
-        legs=_normal(rng, 1.0 + 0.03 * slim, 0.018), arms=_normal(rng, 1.0, 0.02), head=_normal(rng, 1.0 - 0.02 * slim, 0.03),
+        legs=_normal(rng, 1.0 + 0.03 * slim, 0.018), arms=_normal(rng, 1.0, 0.02),
+        head=_normal(rng, 1.0 - 0.02 * slim, 0.03),
     )  # fmt: skip
 
 
@@ -1765,7 +1784,8 @@ def sample_look(rng: np.random.Generator, male: float) -> Look:
     return Look(
         _triple(tone), _triple(hair), _triple(np.array(_IRISES[rng.integers(len(_IRISES) if skin < 0.4 else 2)])),
         _triple(np.asarray(lip)), _triple(hair * 0.8), style, float(rng.uniform(0, 26)) * (style != "bob"), beard,
-        bool(rng.random() < 0.14), tuple(float(v) for v in np.clip(rng.normal(0, 0.9, 6), -2, 2)), int(rng.integers(1 << 30)),
+        bool(rng.random() < 0.14), tuple(float(v) for v in np.clip(rng.normal(0, 0.9, 6), -2, 2)),
+        int(rng.integers(1 << 30)),
     )  # fmt: skip
 
 

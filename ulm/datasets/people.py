@@ -66,10 +66,13 @@ OPENPOSE_18 = (
     ("right ankle", "right_ankle"), ("left hip", "left_hip"), ("left knee", "left_knee"), ("left ankle", "left_ankle"),
     ("right eye", "right_eye"), ("left eye", "left_eye"), ("right ear", "right_ear"), ("left ear", "left_ear"),
 )  # fmt: skip
-COCO_17 = (("nose", "nose"),) + tuple(
-    (f"{side} {part}", f"{side}_{part}")
-    for part in ("eye", "ear", "shoulder", "elbow", "wrist", "hip", "knee", "ankle")
-    for side in ("left", "right")
+COCO_17 = (
+    ("nose", "nose"),
+    *(
+        (f"{side} {part}", f"{side}_{part}")
+        for part in ("eye", "ear", "shoulder", "elbow", "wrist", "hip", "knee", "ankle")
+        for side in ("left", "right")
+    ),
 )
 _SKELETONS = {
     "h36m": (
@@ -188,7 +191,8 @@ def _solve(body: Body, key: Key, turn: float) -> Pose:
     facing = turn + key.turn
     place = rotate("y", facing) @ np.array([x, 0, z])
     pose = Pose(
-        facing, key.lean, key.tilt, tuple(float(v) for v in place), key.waist, key.chest, key.head,  # type: ignore[arg-type]
+        facing, key.lean, key.tilt, tuple(float(v) for v in place), key.waist, key.chest, key.head,
+         # type: ignore[arg-type]
         _arm(key.left), _arm(key.right), mouth=key.mouth, smile=key.smile,
     )  # fmt: skip
     for side, foot, sign in (("left", key.left_foot, 1), ("right", key.right_foot, -1)):
@@ -242,7 +246,8 @@ def _stance(rng: np.random.Generator) -> Key:
     ahead = _u(rng, -6, 6)
     return Key(
         left_foot=Foot((wide, 0, ahead), _u(rng, 3, 25)), right_foot=Foot((wide, 0, -ahead), _u(rng, 3, 25)),
-        hips=(shift, _u(rng, 0.1, 0.8), _u(rng, -1, 1)), tilt=-0.7 * shift, waist=(_u(rng, -3, 5), _u(rng, -10, 10), 0.7 * shift),
+        hips=(shift, _u(rng, 0.1, 0.8), _u(rng, -1, 1)), tilt=-0.7 * shift,
+        waist=(_u(rng, -3, 5), _u(rng, -10, 10), 0.7 * shift),
         chest=(_u(rng, -3, 8), _u(rng, -10, 10), 0), head=(_u(rng, -8, 14), _u(rng, -30, 30), _u(rng, -6, 6)),
         left=_hanging(rng), right=_hanging(rng), smile=_u(rng, -0.2, 0.8),
     )  # fmt: skip
@@ -324,7 +329,7 @@ def _set_hand(rng: np.random.Generator) -> Hand:
     """An arm in a set pose."""
     kind = int(rng.integers(6))
     places: tuple[tuple[Place, float, float], ...] = (
-        ((21, -41, 2), 32, 60), ((15, 17, -5), -25, 30), ((-9, -25, 19), 5, 50), ((30, 42, 5), 0, 30),
+        ((21, -41, 2), 32, 60), ((15, 17, -5), 0, 30), ((-9, -25, 19), 5, 50), ((30, 42, 5), 0, 30),
         ((48, -16, 8), 20, 60), ((-2, 2, 20), 15, -30),
     )  # fmt: skip
     at, swivel, turn = places[kind]
@@ -403,7 +408,8 @@ def _walk(rng: np.random.Generator, turn: float) -> Motion:
         way = rotate("y", turn) @ np.array([0, 0, travel * (t - 0.5)])
         twist = 5 * float(np.sin(phase))
         return Pose(
-            facing, stoop, 1.5 * float(np.cos(phase)), tuple(float(v) for v in way), (2, twist, 0), (1, twist, 0),  # type: ignore[arg-type]
+            facing, stoop, 1.5 * float(np.cos(phase)), tuple(float(v) for v in way), (2, twist, 0), (1, twist, 0),
+             # type: ignore[arg-type]
             (-stoop, look - 1.5 * twist, 0), arm(phase + np.pi), arm(phase), leg(phase), leg(phase + np.pi),
         )  # fmt: skip
 
@@ -431,7 +437,8 @@ def _bow_stance(rng: np.random.Generator) -> Key:
     right = Hand((_u(rng, -4, 14), _u(rng, -14, 4), _u(rng, 40, 52)), 10, 40, -50, OPEN)
     return Key(
         left, right, Foot((_u(rng, 8, 15), 0, long), 5), Foot((_u(rng, 10, 16), 0, -long), 40),
-        (2, _u(rng, 12, 22), 0.35 * long), lean=_u(rng, 0, 8), chest=(0, _u(rng, -5, 20), 0), head=(0, _u(rng, -10, 10), 0),
+        (2, _u(rng, 12, 22), 0.35 * long), lean=_u(rng, 0, 8), chest=(0, _u(rng, -5, 20), 0),
+        head=(0, _u(rng, -10, 10), 0),
     )  # fmt: skip
 
 
@@ -496,7 +503,8 @@ def _open_arms(rng: np.random.Generator) -> Key:
 
 
 _SILKS: tuple[Colour, ...] = (
-    (0.94, 0.94, 0.93), (0.08, 0.08, 0.09), (0.55, 0.09, 0.10), (0.12, 0.22, 0.45), (0.88, 0.84, 0.72), (0.35, 0.52, 0.62),
+    (0.94, 0.94, 0.93), (0.08, 0.08, 0.09), (0.55, 0.09, 0.10), (0.12, 0.22, 0.45), (0.88, 0.84, 0.72),
+    (0.35, 0.52, 0.62),
     (0.85, 0.55, 0.62), (0.20, 0.36, 0.28), (0.80, 0.66, 0.30), (0.45, 0.45, 0.48),
 )  # fmt: skip
 
@@ -510,7 +518,8 @@ def _exercise_clothes(rng: np.random.Generator, body: Body) -> Body:
         return body
     suit = replace(
         body.dress, top=Cloth(colour, gloss=0.35, seed=seed), bottom=Cloth(below, gloss=0.35, seed=seed + 1),
-        sleeve=1.9 if odds[1] < 0.75 else 0.8, loose=2.0 + 3.0 * float(size[0]), neckline="high" if odds[2] < 0.5 else "v",
+        sleeve=1.9 if odds[1] < 0.75 else 0.8, loose=2.0 + 3.0 * float(size[0]),
+        neckline="high" if odds[2] < 0.5 else "v",
         hem=0.47 + 0.06 * float(size[1]), kind="trousers", leg=1.93, width=2.5 + 3.0 * float(size[2]), flare=0.0,
         belt=None, jacket=None, heel=0.0, boot=0.0,
     )  # fmt: skip
@@ -533,9 +542,11 @@ def _fashion_pose(rng: np.random.Generator, body: Body) -> Pose:
         hands[1] = hands[0]
     key = Key(
         hands[0], hands[1], Foot((wide if side < 0 else narrow, 0, step), _u(rng, 5, 28)),
-        Foot((narrow if side < 0 else wide, 0, -step), _u(rng, 5, 28)), (shift, _u(rng, 0.2, 1.2), 0), tilt=-0.8 * shift,
+        Foot((narrow if side < 0 else wide, 0, -step), _u(rng, 5, 28)), (shift, _u(rng, 0.2, 1.2), 0),
+        tilt=-0.8 * shift,
         waist=(0, _u(rng, -6, 6), 0.8 * shift), chest=(_u(rng, -4, 3), _u(rng, -8, 8), 0),
-        head=(_u(rng, -6, 10), _u(rng, -30, 30) - 0.25 * turn * (abs(turn) < 70), _u(rng, -8, 8)), smile=_u(rng, -0.2, 0.9),
+        head=(_u(rng, -6, 10), _u(rng, -30, 30) - 0.25 * turn * (abs(turn) < 70), _u(rng, -8, 8)),
+        smile=_u(rng, -0.2, 0.9),
     )  # fmt: skip
     return _solve(body, key, turn)
 
@@ -549,7 +560,7 @@ def _fashion_hand(rng: np.random.Generator) -> Hand:
     if kind == 2:
         return Hand(_jitter(rng, (22, -51, 4), 1.5), _u(rng, 0, 22), 30, 10, FIST)
     if kind == 3:
-        return Hand(_jitter(rng, (16, 15, 2), 2.0), _u(rng, -40, -10), 20, 0, RELAXED)
+        return Hand(_jitter(rng, (16, 15, 2), 2.0), _u(rng, -15, 10), 20, 0, RELAXED)
     return Hand(_jitter(rng, (0, -32, 21), 3.0), _u(rng, 10, 40), 40, 0, RELAXED)
 
 

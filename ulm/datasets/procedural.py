@@ -89,7 +89,7 @@ SCENES: dict[str, _Entry] = {
     **dict.fromkeys(("faces", "faces-posed", "faces-wild"), _entry("faces", "FaceScene")),
     "talking-faces": _entry("talking_faces", "TalkingFaceScene", "faces"),
     "cats": _entry("cats", "CatScene", "shapes"),
-    "signers": _entry("signers", "SignerScene", "bodies", "shapes"),
+    "signers": _entry("signers", "SignerScene", "talking_faces", "faces", "bodies", "shapes"),
     **dict.fromkeys(("people", "people-shifted", "exercise"), _entry("people", "PeopleScene", "bodies", "shapes")),
     "fashion": _entry("people", "FashionScene", "bodies", "shapes"),
     **dict.fromkeys(
