@@ -94,6 +94,8 @@ def model(faces: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "status",
         "data list",
         "data check",
+        "data get",
+        "data export",
         "zoo list",
         "zoo card",
         "zoo train",

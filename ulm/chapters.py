@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from ulm import datasets, methods, runs, zoo
 from ulm.datasets import CachedDataset
+from ulm.datasets.real import SOURCES
 from ulm.methods import Detector
 
 
@@ -54,8 +55,9 @@ def data(dataset: str, data_root: str, paper: str, standin: str, profile: str) -
     """The data set of a chapter.
 
     Args:
-        dataset: The notebook's parameter: a specification, or ``auto``: the paper's own data set, as a labelled folder
-            ``data_root/PAPER`` (``keypoints.json`` and ``images/``), where there is one, else the stand-in.
+        dataset: The notebook's parameter: a specification, or ``auto``: the paper's own data set, where the folder
+            ``data_root/PAPER`` holds it (in its official layout, or as ``keypoints.json`` and ``images/``), else the
+            stand-in.
         data_root: The notebook's parameter: a folder of data sets, or empty.
         paper: The paper's data set, such as ``mafl``.
         standin: Such as ``procedural:faces``.
@@ -66,6 +68,8 @@ def data(dataset: str, data_root: str, paper: str, standin: str, profile: str) -
     own = Path(data_root) / paper
     if data_root and (own / "keypoints.json").is_file():
         return Data(f"coco:{own}", paper, profile)
+    if data_root and own.is_dir() and paper in SOURCES:
+        return Data(f"{paper}:{own}", paper, profile)
     return Data(standin, standin, profile)
 
 

@@ -70,13 +70,13 @@ def _fold(args: list[str]) -> Iterator[str]:
 app = typer.Typer(
     cls=_Group, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown", add_completion=False
 )
-data_app = typer.Typer(cls=_Group, no_args_is_help=True, help="List and check data sets.")
+data_app = typer.Typer(cls=_Group, no_args_is_help=True, help="List, fetch, check and export data sets.")
 zoo_app = typer.Typer(cls=_Group, no_args_is_help=True, help="Models that ship with the book.")
 app.add_typer(data_app, name="data")
 app.add_typer(zoo_app, name="zoo")
 
-_SPEC = "procedural:SCENE, coco:FOLDER or folder:IMAGES"
-_LABELLED = "procedural:SCENE or coco:FOLDER"
+_SPEC = "procedural:SCENE, coco:FOLDER, folder:IMAGES, or a paper's, such as mafl:ROOT"
+_LABELLED = "procedural:SCENE, coco:FOLDER, or a paper's, such as mafl:ROOT"
 _Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N; auto takes CUDA where there is one.")]
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else on standard output.")]
 _Parameters = Annotated[
@@ -451,7 +451,7 @@ def _test_and_fit(
 
 def _place(spec: str) -> str:
     kind, _, rest = spec.partition(":")
-    return spec if kind == "procedural" else os.path.realpath(rest)
+    return spec if kind == "procedural" else os.path.realpath(rest.partition("#")[0])
 
 
 def _warn_of_seen(folder: Path, test: Dataset, data: str) -> None:
@@ -483,39 +483,118 @@ def _brief(report: dict[str, Any]) -> dict[str, Any]:
 
 @data_app.command("list")
 def data_list(
-    root: Annotated[Path | None, typer.Option(help="A folder; its labelled sub-folders are listed too.")] = None,
+    root: Annotated[
+        Path | None,
+        typer.Option(help="A folder of data sets: open data is looked for there, labelled sub-folders are listed too."),
+    ] = None,
     as_json: _Json = False,
 ) -> None:
-    """List the data sets that can be named in --data.
+    """List the data sets: what to name in --data, and whether it is here.
 
     Example: ulm data list --json
     """
-    from ulm import datasets
+    rows = _data_rows(root)
+    if not as_json:
+        words = {True: "present", False: "missing", None: ""}
+        rows = [row | {"present": words[row["present"]]} for row in rows]
+    _show(rows, as_json, ("spec", "stand_in", "landmarks", "licence", "access", "present"))
 
-    _show(datasets.listing(root), as_json, ("name", "landmarks", "what"))
+
+_ACCESS = {"procedural": "drawn by ulm", "coco": "your labelled images", "folder": "your images"}
+
+
+def _data_rows(root: Path | None) -> list[dict[str, Any]]:
+    """Every row has name, spec, stand_in, landmarks, licence, access and present (None: it depends on the folder)."""
+    from ulm import datasets
+    from ulm.datasets import download
+
+    fetched = download.listing(root)
+    specs = {row["spec"] for row in fetched}
+    rows = [row for row in datasets.listing(root) if row["name"] not in specs]
+    usual = {"stand_in": None, "licence": None}
+    return [usual | {"spec": r["name"], "access": _ACCESS.get(r["kind"])} | r for r in (*rows, *fetched)]
+
+
+@data_app.command("get")
+def data_get(
+    name: Annotated[str, typer.Argument(help="faces-ytf or people-lsp.")],
+    out: Annotated[Path | None, typer.Option(help="The folder to write; default: in the cache folder.")] = None,
+    keep_raw: Annotated[bool, typer.Option("--keep-raw", help="Keep the raw files in OUT.download.")] = False,
+) -> None:
+    """Fetch open photographs with landmarks, check every file, and write a folder for --data coco:OUT.
+
+    The photographs are for research. After a kill or a cut connection the same command goes on. The environment
+    variable ULM_GITHUB names a mirror to use instead of https://github.com.
+
+    Example: ulm data get faces-ytf --out DATA/faces-ytf
+    """
+    from ulm.datasets import download
+
+    folder = download.get(name, out, keep_raw)
+    typer.echo(f"{folder}: {download.SETS[name].what}, {download.SETS[name].licence}", err=True)
+    typer.echo(f"coco:{folder}")
+
+
+@data_app.command("export")
+def data_export(
+    spec: Annotated[str, typer.Argument(help=f"{_LABELLED}.")],
+    out: Annotated[Path, typer.Argument(help="A new folder.")],
+    split: Annotated[str, typer.Option(help="train, val, test or all.")] = "all",
+    size: Annotated[int, typer.Option(help="Side of the images in pixels.")] = 128,
+    limit: Annotated[int | None, typer.Option(help="Most items; default: all files, 64 of a scene.")] = None,
+    image_format: Annotated[str, typer.Option("--format", help="png, or jpg of quality 95.")] = "png",
+) -> None:
+    """Write a labelled data set as a folder in the COCO keypoints format, which coco:OUT reads.
+
+    Example: ulm data export procedural:faces OUT --split test --limit 1000
+    """
+    from ulm import datasets
+    from ulm.datasets.export import export
+
+    limit = limit or (64 if spec.startswith("procedural:") else None)
+    data = datasets.load(spec, split, size, limit)
+    folder = export(data, out, image_format)
+    typer.echo(f"wrote {len(data)} images", err=True)
+    typer.echo(f"coco:{folder}")
 
 
 @data_app.command("check")
 def data_check(
     spec: Annotated[str, typer.Argument(help=f"{_SPEC}.")],
     size: Annotated[int, typer.Option(help="Side that the images are resized to.")] = 64,
-    limit: Annotated[int | None, typer.Option(help="Most items to read; default: all files, 64 of a scene.")] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(help="Most items to read; default: all files, 64 of a scene, 2,000 of the papers' data sets."),
+    ] = None,
     as_json: _Json = False,
 ) -> None:
-    """Read a whole data set and say what it holds, or what is wrong with it.
+    """Read a data set and say what it holds, or what is wrong with it.
+
+    Of the papers' data sets the numbers of images are compared with the official ones too.
 
     Example: ulm data check coco:FACES
+
+    Another: ulm data check mafl:CELEBA
     """
-    _show_one(_check(spec, size, limit), as_json)
+    from ulm import datasets
+
+    problems = datasets.check(spec)
+    for problem in problems:
+        if problem.kind == "error":
+            raise InputError(problem.text)
+        typer.echo(f"warning: {problem.text}", err=True)
+    _show_one(_check(spec, size, limit) | ({"warnings": len(problems)} if problems else {}), as_json)
 
 
 def _check(spec: str, size: int, limit: int | None) -> dict[str, Any]:
     from tqdm.auto import tqdm
 
     from ulm import datasets
+    from ulm.datasets.real import SOURCES
 
     procedural = spec.startswith("procedural:")
-    data = datasets.load(spec, "test" if procedural else "all", size, limit or (64 if procedural else None))
+    usual = 64 if procedural else 2_000 if spec.partition(":")[0] in SOURCES else None
+    data = datasets.load(spec, "test" if procedural else "all", size, limit or usual)
     landmarks = labelled = visible = 0
     problems = []
     for index in tqdm(range(len(data)), desc=f"checking {spec}", unit="image", file=sys.stderr):

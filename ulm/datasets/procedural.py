@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Callable
 from functools import cache
 from importlib import import_module
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -40,12 +40,63 @@ class Scene(Protocol):
         ...
 
 
+@runtime_checkable
+class VideoScene(Protocol):
+    """A category that moves: its items are frames, ``frames`` neighbouring items are one video.
+
+    Attributes:
+        name: The scene's name, such as ``talking-faces``.
+        info: What the data set says of itself.
+        frames: Frames of one video.
+    """
+
+    name: str
+    info: Info
+    frames: int
+
+    def draw_frame(self, rng: np.random.Generator, frame: int, size: int) -> Sample:
+        """Draw one frame; the same ``rng`` must give the same video, which moves smoothly with ``frame``."""
+        ...
+
+
+@runtime_checkable
+class ViewScene(Protocol):
+    """A category of few objects in many views, whose splits have different objects.
+
+    Attributes:
+        name: The scene's name, such as ``toys``.
+        info: What the data set says of itself.
+    """
+
+    name: str
+    info: Info
+
+    def draw_item(self, split: str, index: int, size: int) -> Sample:
+        """Draw one view, which occurs once in its split; the sample says by ``subject`` of which object."""
+        ...
+
+
 # Scene name -> (module, class, modules whose text decides the pictures). The class is called with the scene's name.
-_FACES = ("ulm.datasets.faces", "FaceScene", ("ulm.datasets.faces", "ulm.datasets.rendering"))
-SCENES: dict[str, tuple[str, str, tuple[str, ...]]] = {
-    "faces": _FACES,
-    "faces-posed": _FACES,
-    "faces-wild": _FACES,
+_Entry = tuple[str, str, tuple[str, ...]]
+
+
+def _entry(module: str, scene: str, *more: str) -> _Entry:
+    names = (module, *more, "rendering")
+    return f"ulm.datasets.{module}", scene, tuple(f"ulm.datasets.{name}" for name in names)
+
+
+SCENES: dict[str, _Entry] = {
+    **dict.fromkeys(("faces", "faces-posed", "faces-wild"), _entry("faces", "FaceScene")),
+    "talking-faces": _entry("talking_faces", "TalkingFaceScene", "faces"),
+    "cats": _entry("cats", "CatScene", "shapes"),
+    "signers": _entry("signers", "SignerScene", "talking_faces", "faces", "bodies", "shapes"),
+    **dict.fromkeys(("people", "people-shifted", "exercise"), _entry("people", "PeopleScene", "bodies", "shapes")),
+    "fashion": _entry("people", "FashionScene", "bodies", "shapes"),
+    **dict.fromkeys(
+        ("birds", "birds-aligned", "birds-001", "birds-002", "birds-003"), _entry("birds", "BirdScene", "shapes")
+    ),
+    "toys": _entry("toys", "ToyScene", "shapes"),
+    **dict.fromkeys(("house-numbers", "house-digits"), _entry("house_numbers", "HouseNumberScene")),
 }
 
 
@@ -67,7 +118,7 @@ class ProceduralDataset(Dataset):
 
     def __init__(self, scene: str, split: str, size: int, lengths: dict[str, int]):
         module, factory, self._modules = SCENES[scene]
-        make: Callable[[str], Scene] = getattr(import_module(module), factory)
+        make: Callable[[str], Scene | VideoScene | ViewScene] = getattr(import_module(module), factory)
         self.scene = make(scene)
         self.info, self.split, self.size, self.lengths = self.scene.info, split, size, lengths
 
@@ -76,8 +127,15 @@ class ProceduralDataset(Dataset):
 
     def __getitem__(self, index: int) -> Sample:
         split, index = self._locate(check_index(index, len(self)))
+        if isinstance(self.scene, ViewScene):
+            return self.scene.draw_item(split, index, self.size)
+        first = tuple(LENGTHS).index(split) * 10_000_000
+        if isinstance(self.scene, VideoScene):
+            video, frame = divmod(index, self.scene.frames)
+            sample = self.scene.draw_frame(generator(self.scene.name, split, video), frame, self.size)
+            return {**sample, "video": f"{split}-{video}", "frame": frame, "subject": str(first + video)}
         sample = self.scene.draw(generator(self.scene.name, split, index), self.size)
-        return {**sample, "subject": str(tuple(LENGTHS).index(split) * 10_000_000 + index)}
+        return {**sample, "subject": str(first + index)}
 
     def _locate(self, index: int) -> tuple[str, int]:
         """The split that holds an item of the whole, and its index there."""
