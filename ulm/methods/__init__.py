@@ -11,9 +11,10 @@ from ulm.errors import InputError
 from ulm.methods.base import Detector
 from ulm.methods.colourisation import Colourisation
 from ulm.methods.imm import IMM
+from ulm.methods.stable_keypoints import StableKeypoints
 from ulm.methods.training import Trainable
 
-METHODS: dict[str, type[Trainable]] = {"imm": IMM, "colourisation": Colourisation}
+METHODS: dict[str, type[Trainable]] = {"imm": IMM, "colourisation": Colourisation, "stable-keypoints": StableKeypoints}
 
 T = TypeVar("T", bound=Trainable)
 
@@ -42,4 +43,4 @@ def load(source: Path | str, device: str = "auto", kind: type[T] = Detector) -> 
     return model
 
 
-__all__ = ["IMM", "METHODS", "Colourisation", "Detector", "Trainable", "load"]
+__all__ = ["IMM", "METHODS", "Colourisation", "Detector", "StableKeypoints", "Trainable", "load"]

@@ -1,0 +1,253 @@
+"""The pocket pipeline learns, resumes to the same bits, and plain diffusers can read what it saves."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.flop_counter import FlopCounterMode
+
+from ulm import datasets, diffusion
+from ulm.datasets import procedural
+from ulm.diffusion import pipelines, pocket
+from ulm.diffusion.captions import VOCABULARY, captions
+from ulm.diffusion.pocket import Gallery, Pocket
+from ulm.errors import InputError
+
+# Two levels of an autoencoder, 16 pixels, latents of 8.
+SMALL = {
+    "latent_size": 8,
+    "unet": {"widths": [8, 8, 16, 16], "heads": 2, "groups": 4},
+    "vae": {"widths": [8, 16], "layers": 1, "groups": 4, "scaling_factor": 1.0},
+    "text": {"width": 16, "layers": 1, "heads": 2, "length": 24},
+}
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ULM_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield Gallery([procedural.load(s, "train", 16, 24) for s in ("house-digits", "cats")])
+
+
+def small(**changes):
+    given = {"steps": 8, "autoencoder_steps": 4, "batch_size": 4, "perceptual": "", "precision": "float32"}
+    return Pocket(SMALL, **(given | {"device": "cpu"} | changes))
+
+
+@pytest.fixture(scope="module")
+def trained(scenes):
+    model = small(steps=100, autoencoder_steps=55, batch_size=8, learning_rate=3e-3, autoencoder_rate=5e-3)
+    return model.fit(scenes, log_every=1, progress=False)
+
+
+def test_every_stage_learns(trained):
+    pixels = [entry["pixels"] for entry in trained.history_ if "pixels" in entry]
+    noise = [entry["noise"] for entry in trained.history_ if "noise" in entry]
+    assert (len(pixels), len(noise)) == (55, 45)
+    assert np.mean(pixels[-5:]) < 0.85 * np.mean(pixels[:5])
+    assert np.mean(noise[-10:]) < 0.85 * np.mean(noise[:5])
+
+
+def test_latents_have_a_deviation_of_one(trained, scenes):
+    images = scenes.images_uint8(range(32)).float() / 255
+    latents = trained.pipeline().latents(images)
+    assert latents.std().item() == pytest.approx(1, abs=0.25)
+    redrawn = trained.pipeline().decode(latents)
+    assert (redrawn - images).abs().mean() < (images.mean() - images).abs().mean()
+
+
+def test_text_encoder_learns_and_the_autoencoder_rests(scenes):
+    before, after = (small(steps=steps, autoencoder_steps=1).fit(scenes, progress=False) for steps in (2, 3))
+    same = lambda name: all(  # noqa: E731
+        torch.equal(a, b)
+        for a, b in zip(before.networks[name].parameters(), after.networks[name].parameters(), strict=True)
+    )
+    assert same("vae")
+    assert not same("text_encoder")
+    assert not same("unet")
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("at", [1, 3])
+def test_resuming_gives_the_same_bits(scenes, tmp_path, at):
+    options = {"progress": False, "log_every": 1}
+    model = lambda: small(steps=5, autoencoder_steps=2)  # noqa: E731
+    whole = model().fit(scenes, **options)
+
+    def kill(model, step):
+        if step == at + 1:
+            raise Killed
+        return {}
+
+    file = tmp_path / "pocket.safetensors"
+    with pytest.raises(Killed):
+        model().fit(scenes, checkpoint=file, checkpoint_seconds=-1.0, monitor=kill, **options)
+    resumed = model().fit(scenes, checkpoint=file, **options)
+    assert resumed.checksum() == whole.checksum()
+    assert [e["step"] for e in resumed.history_] == [e["step"] for e in whole.history_]
+    with pytest.raises(InputError, match="other settings"):
+        small(min_snr=5.0).fit(scenes, checkpoint=file, progress=False)
+
+
+def test_plain_diffusers_reads_the_folder(trained, tmp_path):
+    from diffusers import StableDiffusionPipeline
+
+    folder = tmp_path / "made"
+    trained.save(folder, {"data": "digits"})
+    with pipelines.quiet():
+        plain = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None)
+    plain.set_progress_bar_config(disable=True)
+    size = trained.image_size
+    image = plain("a black cat", num_inference_steps=2, height=size, width=size).images[0]
+    assert image.size == (size, size)
+    about = json.loads((folder / "pocket.json").read_text())
+    assert about["card"] == {"data": "digits"}
+    assert about["megabytes"] < 1
+    assert diffusion.load(str(folder), "cpu", "float32").image_size == size
+
+
+def test_a_saved_model_is_trained_further(trained, scenes, tmp_path):
+    folder = tmp_path / "made"
+    trained.save(folder)
+    start = Pocket.from_pretrained(folder, "cpu")
+    assert start.get_params() == trained.get_params()
+    assert torch.allclose(start.sample(["a cat"], 2), trained.sample(["a cat"], 2), atol=0.05)
+    more = small(steps=2, autoencoder_steps=0).fit(scenes, start=start, progress=False)
+    kept = start.networks["scaling"].factor
+    assert torch.equal(more.networks["scaling"].factor, kept)
+    assert torch.equal(more.networks["vae"].encoder.conv_in.weight, start.networks["vae"].encoder.conv_in.weight)
+    (folder / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"0")
+    with pytest.raises(InputError, match="damaged"):
+        Pocket.from_pretrained(folder, "cpu")
+    with pytest.raises(InputError, match=r"pocket\.json"):
+        Pocket.from_pretrained(tmp_path)
+
+
+def test_samples(trained):
+    pictures = trained.sample(["a cat", "the digit 4"], steps=3, guidance=2.0, seed=1)
+    assert pictures.shape == (2, 3, 16, 16)
+    assert pictures.min() >= 0
+    assert pictures.max() <= 1
+    alone = pocket.sample(trained.pipeline(), ["a cat"], 3, 2.0, 1, "float32")
+    assert torch.allclose(pictures[:1], alone, atol=1e-4)
+    assert not torch.allclose(pictures[:1], trained.sample(["a cat"], 3, 2.0, 2), atol=1e-3)
+    with pytest.raises(InputError, match="0 text"):
+        trained.sample([])
+
+
+def test_ddim_of_plain_diffusers_gives_the_same_picture(trained):
+    from diffusers import StableDiffusionPipeline
+
+    made = trained.pipeline()
+    parts = {"tokenizer": made.tokenizer, "scheduler": made.scheduler, **made.networks}
+    plain = StableDiffusionPipeline(**parts, safety_checker=None, feature_extractor=None, requires_safety_checker=False)
+    plain.set_progress_bar_config(disable=True)
+    noise = torch.randn(1, 4, 8, 8, generator=pocket.generator(torch.device("cpu"), 0, 0))
+    theirs = plain("a cat", 16, 16, 4, guidance_scale=3.0, latents=noise, output_type="pt").images
+    assert torch.allclose(theirs, pocket.sample(made, ["a cat"], 4, 3.0, 0, "float32"), atol=1e-4)
+
+
+def test_captions_have_gaps(scenes):
+    model, rng = small(empty=0.25, drop_part=0.3), np.random.default_rng(0)
+    made = [model._gap("a cat with green eyes, a pink nose, looking left", rng) for _ in range(400)]
+    assert 60 < made.count("") < 140
+    assert all(text == "" or text.startswith("a cat with green eyes") for text in made)
+    assert 0.6 < np.mean(["nose" in text for text in made if text]) < 0.8
+    model = small(empty=0.0, drop_part=0.0)
+    assert model._gap("a, b", rng) == "a, b"
+
+
+def test_minimum_snr_weights():
+    model = small(min_snr=5.0)
+    model.initialise()
+    weights = model._weights(torch.tensor([0, 200, 999]))
+    snr = model.alphas / (1 - model.alphas)
+    assert weights[0] == pytest.approx(5 / snr[0].item())
+    assert weights[2] == 1
+    assert torch.equal(small_plain_weights(), torch.ones(3))
+
+
+def small_plain_weights():
+    model = small()
+    model.initialise()
+    return model._weights(torch.tensor([0, 200, 999]))
+
+
+def test_perceptual_term(scenes):
+    model = small(perceptual="vgg16-colour", steps=2, autoencoder_steps=1).fit(scenes, log_every=1, progress=False)
+    assert 0 < model.history_[0]["perceptual"] < 4
+    images = torch.rand(2, 3, 32, 32)
+    assert pocket.perceptual_distance(model.judge[0], images, images) == 0
+    assert not any("judge" in name for name in model.networks.state_dict())
+
+
+def test_bfloat16_autocast_trains(scenes):
+    model = small(precision="bfloat16", steps=3, autoencoder_steps=2).fit(scenes, log_every=1, progress=False)
+    assert np.isfinite([v for e in model.history_ for v in e.values()]).all()
+
+
+def test_a_gallery_joins_data_sets(scenes):
+    assert len(scenes) == 48
+    assert scenes.texts == [t for part in scenes.parts for t in captions(part)]
+    images = scenes.images_uint8([0, 47, 23])
+    for picture, (part, place) in zip(images, ((0, 0), (1, 23), (0, 23)), strict=True):
+        assert torch.equal(picture, scenes.parts[part].images_uint8([place])[0])
+    assert scenes[-1]["caption"] == scenes.texts[47]
+    assert scenes.fingerprint != Gallery(scenes.parts, ["a"] * 48).fingerprint
+    with pytest.raises(InputError, match="captions for 48 images"):
+        Gallery(scenes.parts, ["a"])
+    with pytest.raises(InputError, match="sizes"):
+        Gallery([])
+
+
+def test_a_folder_of_ones_own(tmp_path, monkeypatch):
+    monkeypatch.setenv("ULM_CACHE", str(tmp_path / "cache"))
+    rng = np.random.default_rng(0)
+    for i in range(6):
+        Image.fromarray(rng.integers(0, 255, (20, 20, 3), np.uint8)).save(tmp_path / f"{i}.png")
+    (tmp_path / "0.txt").write_text("my zebra, on grass")
+    model = small(steps=3, autoencoder_steps=1).fit(datasets.load(f"folder:{tmp_path}", "all", 16), progress=False)
+    assert {"my", "zebra", "grass"} < set(model.vocabulary_)
+    assert "zebra</w>" in model.tokenizer_.get_vocab()
+    assert model.sample(["my zebra"], 1).shape == (1, 3, 16, 16)
+
+
+def test_every_word_of_the_scenes_is_one_token():
+    made = pipelines.build("pocket", vocabulary=VOCABULARY, device="meta")
+    assert all(len(made.tokenizer(word).input_ids) == 3 for word in VOCABULARY)
+    assert max(len(made.tokenizer(t).input_ids) for t in captions(procedural.load("birds", "test", 16, 40))) <= 40
+
+
+def test_the_shipped_size_is_as_said():
+    made = pipelines.build("pocket", vocabulary=VOCABULARY, device="meta")
+    counts = {name: sum(p.numel() for p in net.parameters()) for name, net in made.networks.items()}
+    assert 8e6 < counts["unet"] < 25e6
+    assert 2 * sum(counts.values()) < 60e6
+    assert (made.image_size, made.latent_size) == (64, 32)
+    latents, context = (torch.zeros(1, *shape, device="meta") for shape in ((4, 32, 32), (40, 128)))
+    with FlopCounterMode(display=False) as counter:
+        made.unet(latents, torch.zeros(1, device="meta"), context)
+    # Two operations a multiply-accumulate.
+    assert counter.get_total_flops() / 2 == pytest.approx(1.34e9, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("bad", "word"),
+    [({"config": "huge"}, "config"), ({"autoencoder_steps": 9}, "autoencoder_steps"), ({"empty": 1.0}, "empty"),
+     ({"precision": "half"}, "precision"), ({"batch_size": 0}, "batch_size")],
+)  # fmt: skip
+def test_errors(bad, word):
+    with pytest.raises(InputError, match=word):
+        Pocket(**({"steps": 8, "autoencoder_steps": 4} | bad))
+
+
+def test_drawing_before_training():
+    with pytest.raises(InputError, match="no weights yet"):
+        small().sample(["a cat"])
