@@ -11,6 +11,7 @@ from concurrent.futures import ProcessPoolExecutor
 import torch
 
 from ulm import datasets, geometry, runs
+from ulm.datasets import procedural
 
 
 def draw(scene: str, size: int, first: int, count: int) -> int:
@@ -47,13 +48,13 @@ def warped_per_second(size: int, batch: int, device: torch.device) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", type=int, default=128)
-    parser.add_argument("--count", type=int, default=60, help="images a process and scene")
+    parser.add_argument("--count", type=int, default=30, help="images a process and scene")
     parser.add_argument("--batch", type=int, default=50)
     parser.add_argument("--device", default="auto")
     arguments = parser.parse_args()
     device, workers = runs.pick_device(arguments.device), os.cpu_count() or 1
     result: dict[str, object] = {"what": "scenes", "processes": workers, **vars(arguments)}
-    for scene in ("faces", "faces-posed", "faces-wild"):
+    for scene in procedural.SCENES:
         speed = drawn_per_second(scene, arguments.size, arguments.count, workers)
         result[f"{scene}_images_per_second"] = round(speed, 1)
     result["warped_images_per_second"] = round(warped_per_second(arguments.size, arguments.batch, device), 1)

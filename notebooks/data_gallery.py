@@ -44,11 +44,18 @@ retrain: bool = False  # nothing is trained in this chapter
 import numpy as np
 import pandas as pd
 import torch
-from IPython.display import Markdown
+from IPython.display import Markdown, display
 
 from ulm import datasets, evaluation, figures, runs
 from ulm.datasets import procedural
 from ulm.datasets.real import SOURCES
+
+
+def table(rows):
+    """A table whose words are not cut."""
+    with pd.option_context("display.max_colwidth", None):
+        display(rows)
+
 
 runs.seed_everything(seed)
 size = 96 if profile != "smoke" else 48
@@ -75,7 +82,7 @@ rows = [
     }
     for source in SOURCES.values()
 ]
-pd.DataFrame(rows).set_index("data set")
+table(pd.DataFrame(rows).set_index("data set"))
 
 # %% [markdown]
 # ## The scenes
@@ -126,16 +133,19 @@ def film(scene, frames=8, video=0):
 
 def card(*names):
     """What the real data sets are, and how they are got."""
-    lines = []
+    cards = {}
     for name in names:
         source = SOURCES[name]
-        lines += [
-            f"**{source.title}**, `{source.spec}` | {source.landmarks or 'no'} landmarks; normaliser `{source.normaliser}`",
-            f"splits | {source.splits}",
-            f"where | {source.site} ({source.access}); {source.licence}",
-            f"source | {source.citation}",
-        ]
-    return Markdown("| | |\n|---|---|\n" + "\n".join(f"| {line} |" for line in lines))
+        cards[source.spec] = {
+            "data set": source.title,
+            "landmarks": source.landmarks or "none",
+            "normaliser": source.normaliser,
+            "splits": source.splits,
+            "where": f"{source.site} ({source.access})",
+            "licence": source.licence,
+            "source": source.citation,
+        }
+    table(pd.DataFrame(cards))
 
 
 # %% [markdown]

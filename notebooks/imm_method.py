@@ -599,8 +599,10 @@ pd.DataFrame(method.CONVENTIONS).rename_axis("setting")
 #
 # ```{math}
 # :label: eq-concentration
-# \mathcal{L}_{\text{concentration}} = -\frac{1}{K} \sum_k \sum_u q_u \log p_u(\mathbf{x}'; k), \qquad
-# q_u \propto \exp\left(-\frac{\lVert u - g(u_k(\mathbf{x})) \rVert^2}{2 \cdot 0.15^2}\right) .
+# \begin{aligned}
+# \mathcal{L}_{\text{concentration}} &= -\frac{1}{K} \sum_k \sum_u q_u \log p_u(\mathbf{x}'; k), \\
+# q_u &\propto \exp\left(-\frac{\lVert u - g(u_k(\mathbf{x})) \rVert^2}{2 \cdot 0.15^2}\right) .
+# \end{aligned}
 # ```
 
 

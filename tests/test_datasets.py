@@ -209,7 +209,7 @@ def test_a_drawn_point_stays_under_its_landmark() -> None:
 # --- load -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("spec", ["faces", "mpii:here", "coco:", "", "folder"])
+@pytest.mark.parametrize("spec", ["faces", "imagenet:here", "coco:", "", "folder"])
 def test_an_unknown_specification_lists_the_known(spec: str) -> None:
     with pytest.raises(InputError, match="expected one of procedural:SCENE, coco:FOLDER, folder:IMAGES"):
         datasets.load(spec)
@@ -228,11 +228,15 @@ def test_bad_sizes_splits_and_limits(tmp_path: Path) -> None:
 def test_listing_names_what_can_be_loaded(tmp_path: Path) -> None:
     write_coco(tmp_path / "mine")
     rows = datasets.listing(tmp_path)
-    assert {"name", "kind", "landmarks", "what", "present"} == set(rows[0])
+    assert {"name", "kind", "landmarks", "what", "licence", "access", "stand_in", "present"} == set(rows[0])
     found = {row["name"]: row["landmarks"] for row in rows}
     assert found["procedural:faces"] == 68
     assert found[f"coco:{tmp_path / 'mine'}"] == 3
     assert {"coco:FOLDER", "folder:IMAGES"} <= set(found)
+    by_name = {row["name"]: row for row in rows}
+    assert by_name["mafl:ROOT"]["present"] is False
+    stand_ins = {row["stand_in"] for row in rows if row["kind"] == "paper"}
+    assert stand_ins <= set(found), "every stand-in is a scene"
 
 
 # --- COCO -------------------------------------------------------------------------------------------------------------

@@ -15,6 +15,8 @@ from ulm.evaluation import NORMALISERS
 
 SCENES = ("people", "people-shifted", "exercise", "fashion")
 COUNTS = {"people": 32, "people-shifted": 32, "exercise": 18, "fashion": 17}
+STEP = 0.16
+"""Most that a landmark moves between two frames, in picture sides; over 90 videos the most was 0.133."""
 
 
 def scene_of(name: str) -> Any:
@@ -64,7 +66,7 @@ def test_size_changes_the_resolution_only(name: str) -> None:
 @pytest.mark.parametrize("name", SCENES)
 def test_visible_landmarks_lie_on_the_body(name: str) -> None:
     for seed in range(3):
-        item = draw(name, seed, 64, 4 * seed)
+        item = draw(name, seed, 128, 4 * seed)
         near = torch.nn.functional.max_pool2d(item["mask"][None].float(), 5, 1, 2)[0] > 0
         x, y = item["landmarks"][item["visible"]].long().T
         assert near[y, x].all()
@@ -112,10 +114,6 @@ def test_videos_move_smoothly(name: str) -> None:
         assert steps.max() < STEP
         moved.append(steps.sum(0).max())
     assert min(moved) > 0.02
-
-
-STEP = 0.2
-"""Most that a landmark moves between two frames, in picture sides; the tip of a swinging hand comes to 0.15."""
 
 
 @pytest.mark.parametrize(("name", "least"), [("people", 0.07), ("people-shifted", 0.12), ("exercise", 0.065)])

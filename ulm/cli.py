@@ -497,7 +497,7 @@ def data_list(
     if not as_json:
         words = {True: "present", False: "missing", None: ""}
         rows = [row | {"present": words[row["present"]]} for row in rows]
-    _show(rows, as_json, ("spec", "stand_in", "landmarks", "licence", "access", "present"))
+    _show(rows, as_json, ("spec", "present", "landmarks", "stand_in", "licence", "access"))
 
 
 _ACCESS = {"procedural": "drawn by ulm", "coco": "your labelled images", "folder": "your images"}

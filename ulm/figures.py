@@ -454,7 +454,7 @@ def learning_curves(
 
 def _legend_below(axis: Axes, entries: int) -> None:
     if entries > 1:
-        axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=min(3, entries))
+        axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=min(4, entries))
 
 
 @_figure
@@ -502,7 +502,7 @@ def errors_by_range(edges: Sequence[float], values: Mapping[str, Values], xlabel
     axis.set_xticks(ticks, [f"{low:g} to {high:g}" for low, high in pairwise(edges)])
     axis.set(xlabel=xlabel, ylabel="forward NME (%)")
     axis.grid(axis="x", visible=False)
-    axis.legend()
+    _legend_below(axis, len(values))
     return figure
 
 

@@ -1055,7 +1055,7 @@ def _hand(model: _Model, name: str, side: float) -> list[_Grid]:
     arm: Arm = getattr(model.pose, f"{name}_arm")
     scale = model.h / TALL * (1 + 0.05 * model.body.figure.male)
     palm = _PALM[::-1]
-    centres = np.stack([0 * palm[:, 0], -palm[:, 0], 0.1 * palm[:, 0] * 0], 1)
+    centres = np.stack([0 * palm[:, 0], -palm[:, 0], 0 * palm[:, 0]], 1)
     grids = [_rings(centres, np.broadcast_to(np.eye(3), (len(palm), 3, 3)), palm[:, 1:], 13, 0.2)]
     for k in range(5):
         joints, axes = _finger_path(side, k, arm.fingers[k], arm.spread)
@@ -1558,10 +1558,9 @@ def _skirt_paint(dress: Dress) -> Paint:
     return paint
 
 
-def _jacket(model: _Model) -> list[Surface]:
+def _jacket(model: _Model, jacket: Cloth) -> list[Surface]:
     """An open jacket; a long coat goes on below the hips."""
     dress = model.body.dress
-    assert dress.jacket is not None
     gap = np.radians(dress.gap)
     angles = np.linspace(gap, 2 * np.pi - gap, 31)
     low = max(dress.jacket_hem, 0.475)
@@ -1575,7 +1574,7 @@ def _jacket(model: _Model) -> list[Surface]:
     # The opening narrows to the neck.
     grid = _torso(model, rows, ease, len(angles), angles)
     rest = grid.rest - np.array([15 * np.pi, 0, 0])
-    cloth = cloth_paint(dress.jacket)
+    cloth = cloth_paint(jacket)
 
     def paint(rest: Array, u: Array, v: Array) -> Array:
         s, t, _ = rest.T
@@ -1585,16 +1584,15 @@ def _jacket(model: _Model) -> list[Surface]:
         pocket = bump((t - 98) / 0.7) * smoothstep(5, 4, np.abs(np.abs(s) - 32))
         return np.clip(cloth(rest, u, v) * (1 + 0.16 * lapel - 0.4 * line - 0.35 * pocket)[:, None], 0.01, 1)
 
-    surfaces = [_surface(_Grid(grid.points, rest), paint, dress.jacket.gloss, JACKET, two_sided=True)]
+    surfaces = [_surface(_Grid(grid.points, rest), paint, jacket.gloss, JACKET, two_sided=True)]
     if dress.jacket_hem < 0.46:
-        surfaces.append(_coat_tail(model, grid, angles))
+        surfaces.append(_coat_tail(model, jacket, grid, angles))
     return surfaces
 
 
-def _coat_tail(model: _Model, grid: _Grid, angles: Array) -> Surface:
+def _coat_tail(model: _Model, jacket: Cloth, grid: _Grid, angles: Array) -> Surface:
     """Falls from the hips of a coat or a robe, swinging with the legs."""
     dress, h = model.body.dress, model.h
-    assert dress.jacket is not None
     t = np.linspace(1, 0, 8)[:, None]
     drop = (0.475 - dress.jacket_hem) * h * t
     share = 0.5 * (1 + np.sin(angles))
@@ -1606,7 +1604,7 @@ def _coat_tail(model: _Model, grid: _Grid, angles: Array) -> Surface:
     out = r.unit((start - centre) * np.array([1, 0, 1]))
     points = start + drop[..., None] * (fall + 0.16 * out)
     rest = grid.rest[:1] - np.stack([15 * np.pi + 0 * drop, drop * TALL / h, 0 * drop], -1)
-    return _surface(_Grid(points, rest), cloth_paint(dress.jacket), 0.05, JACKET, two_sided=True)
+    return _surface(_Grid(points, rest), cloth_paint(jacket), 0.05, JACKET, two_sided=True)
 
 
 def _sash(model: _Model) -> Surface:
@@ -1634,7 +1632,7 @@ def pose_body(body: Body, pose: Pose) -> Posed:
     if body.dress.kind == "skirt":
         surfaces.append(_skirt(model))
     if body.dress.jacket is not None:
-        surfaces.extend(_jacket(model))
+        surfaces.extend(_jacket(model, body.dress.jacket))
     if body.dress.sash is not None:
         surfaces.append(_sash(model))
     joints = _joints(model)
@@ -1670,8 +1668,8 @@ def _joints(model: _Model) -> dict[str, Array]:
             joints[f"{name}_{finger}"] = frames.put(f"{name}_hand", tip * scale)
         joints[f"{name}_hip"], joints[f"{name}_knee"] = frames.at[f"{name}_thigh"], frames.at[f"{name}_shank"]
         joints[f"{name}_ankle"] = frames.at[f"{name}_foot"]
-        for toe, along in (("toe_base", 0.52), ("toe", 0.74)):
-            down = -bones.ankle - (0.8 if toe == "toe" else 0.6) * bones.lift + 0.04 * bones.foot
+        for toe, along in (("toe_base", 0.50), ("toe", 0.70)):
+            down = -bones.ankle - (0.8 if toe == "toe" else 0.6) * bones.lift + 0.05 * bones.foot
             joints[f"{name}_{toe}"] = frames.put(f"{name}_foot", np.array([0, down, along * bones.foot]))
     return joints
 
@@ -1683,7 +1681,7 @@ def _reach(model: _Model) -> dict[str, float]:
     skirt = 3.0 + dress.flare if dress.kind == "skirt" else dress.width
     share = {"pelvis": 0.085, "spine": 0.075, "thorax": 0.05, "neck": 0.05, "head": 0.06, "head_top": 0.035,
              "nose": 0.008,
-             "mouth": 0.008, "eye": 0.008, "ear": 0.012, "shoulder": 0.042, "elbow": 0.027, "wrist": 0.018,
+             "mouth": 0.008, "eye": 0.008, "ear": 0.012, "shoulder": 0.052, "elbow": 0.027, "wrist": 0.018,
              "thumb": 0.008,
              "hand": 0.008, "hip": 0.075, "knee": 0.036, "ankle": 0.03, "toe_base": 0.022, "toe": 0.014}  # fmt: skip
     cover = {"pelvis": skirt + coat, "spine": dress.loose + coat, "hip": skirt + coat, "knee": skirt,

@@ -1,7 +1,8 @@
 """Procedural people: stand-ins for Human3.6M and MPII, Tai-Chi-HD and DeepFashion.
 
 ``people`` and ``people-shifted`` are short videos of one person who does one of the six actions of Zhang's protocol on
-Human3.6M, annotated with the 32 joints of that data set; ``exercise`` is a video of slow, tai-chi-like exercise with
+Human3.6M, annotated with the 32 joints of that data set (the second: shifted crops of varying scale, as the unaligned
+Human3.6M of StableKeypoints); ``exercise`` is a video of slow, tai-chi-like exercise with
 18 joints; ``fashion`` is one picture of a standing, dressed person before a plain backdrop with 17 key points.
 The bodies are those of :mod:`ulm.datasets.bodies`.
 """
@@ -209,17 +210,22 @@ def _arm(hand: Hand) -> Arm:
 
 
 def _along(keys: list[Key], t: float) -> Key:
-    """The motion through ``keys`` at ``t`` in [0, 1], resting a little at each; a foot that moves is lifted."""
+    """The motion through ``keys`` at ``t`` in [0, 1], resting a little at each."""
     at = t * (len(keys) - 1)
     i = min(int(at), len(keys) - 2)
     part = at - i
     ease = 0.5 * part + 0.5 * float(smoothstep(0.0, 1.0, part))
     key: Key = blend(keys[i], keys[i + 1], ease)
-    for name in ("left_foot", "right_foot"):
-        start, end = np.array(getattr(keys[i], name).at), np.array(getattr(keys[i + 1], name).at)
-        lift = min(0.3 * float(np.linalg.norm(end - start)), 7.0) * float(np.sin(np.pi * ease))
-        foot: Foot = getattr(key, name)
-        key = replace(key, **{name: replace(foot, at=(foot.at[0], foot.at[1] + lift, foot.at[2]))})  # type: ignore[arg-type]
+    swing = float(np.sin(np.pi * ease))
+    for name in ("left", "right", "left_foot", "right_foot"):
+        way = np.array(getattr(keys[i + 1], name).at) - np.array(getattr(keys[i], name).at)
+        far, limb = float(np.linalg.norm(way)), getattr(key, name)
+        x, y, z = limb.at
+        # A foot is lifted; a hand swings outwards and ahead, round the trunk and not through it.
+        moved = (x, y + swing * min(0.3 * far, 7.0), z)
+        if not name.endswith("foot"):
+            moved = (x + 0.10 * swing * far, y, z + 0.30 * swing * far)
+        key = replace(key, **{name: replace(limb, at=moved)})
     return key
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ulm.datasets.base import check_split
+from ulm.datasets.birds import FLIP_PAIRS, LANDMARK_NAMES, SKELETON
 from ulm.datasets.real.base import (
     Problem,
     RealDataset,
@@ -29,16 +30,6 @@ from ulm.datasets.real.base import (
 from ulm.datasets.real.catalogue_others import CUB
 from ulm.datasets.real.formats import as_list, folder_and_options, read_matlab
 from ulm.errors import InputError
-
-LANDMARK_NAMES = (
-    "back", "beak", "belly", "breast", "crown", "forehead", "left eye", "left leg", "left wing", "nape", "right eye",
-    "right leg", "right wing", "tail", "throat",
-)  # fmt: skip
-FLIP_PAIRS = ((6, 10), (7, 11), (8, 12))
-SKELETON = (
-    (1, 5), (5, 4), (4, 9), (9, 0), (0, 13), (13, 2), (2, 3), (3, 14), (14, 1), (5, 6), (5, 10), (2, 7), (2, 11),
-    (0, 8), (0, 12),
-)  # fmt: skip
 
 COUNTS = {"train": 5_994, "test": 5_794}
 """Official split; ``val`` is then carved out of ``train``."""
