@@ -894,8 +894,8 @@ def landmarks(bird: Bird) -> Array:
 def _reach(bird: Bird) -> Array:
     """How deep below the visible surface each part may lie and still be seen, ``(15,)``.
 
-    Back, belly and the like lie on the outline in a side view, where the flank rises steeply before them; the
-    annotators of CUB mark them as visible there.
+    Back, belly and the like lie on the outline in a side view, where the flank rises steeply before them; they
+    count as visible there. Whether the annotators of CUB do the same was not checked.
     """
     kind = bird.kind
     deep = dict.fromkeys(("back", "belly", "breast"), 0.6 * kind.width) | {"throat": 0.6 * kind.neck[2]}

@@ -45,8 +45,8 @@ def svhn(root: str, split: str = "train", size: int = 128, limit: int | None = N
     """Load SVHN.
 
     ``test`` are the official test pictures, ``train`` the official training pictures but for ``val``, about 5 % by a
-    hash of the file name. There are no landmarks. Reading the labels takes minutes the first time
-    (``extra``: about half an hour); they are then kept in the cache folder.
+    hash of the file name. There are no landmarks. Reading the labels takes minutes the first time,
+    and longest for ``extra``; they are then kept in the cache folder.
 
     Args:
         root: The folder. After a ``#``: ``digits`` for one item a digit instead of one a house number, and ``extra``
