@@ -10,12 +10,14 @@ import torch
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
-from ulm import datasets, diffusion
+from ulm import datasets, diffusion, zoo
 from ulm.datasets import procedural
-from ulm.diffusion import pipelines, pocket
+from ulm.diffusion import pipelines, sampling
 from ulm.diffusion.captions import VOCABULARY, captions
-from ulm.diffusion.pocket import Gallery, Pocket
 from ulm.errors import InputError
+from ulm.methods import pocket
+from ulm.methods.pocket import Gallery, Pocket
+from ulm.runs import generator
 
 # Two levels of an autoencoder, 16 pixels, latents of 8.
 SMALL = {
@@ -71,14 +73,27 @@ def test_text_encoder_learns_and_the_autoencoder_rests(scenes):
     assert not same("unet")
 
 
+def test_in_the_end_only_the_decoder_learns(scenes):
+    """Its latents stay: the U-Net would not know others."""
+    models = [
+        small(steps=steps, autoencoder_steps=1, decoder_steps=more, seed=3).fit(scenes, progress=False, log_every=1)
+        for steps, more in ((3, 0), (5, 2))
+    ]
+    ours, theirs = (model.networks.state_dict() for model in models)
+    changed = {name.removeprefix("vae.").split(".")[0] for name in ours if not torch.equal(ours[name], theirs[name])}
+    assert changed == {"decoder", "post_quant_conv"}
+    assert set(models[1].history_[-1]) >= {"pixels"}
+    assert "kl" not in models[1].history_[-1]
+
+
 class Killed(Exception):
     pass
 
 
-@pytest.mark.parametrize("at", [1, 3])
+@pytest.mark.parametrize("at", [1, 3, 5])
 def test_resuming_gives_the_same_bits(scenes, tmp_path, at):
     options = {"progress": False, "log_every": 1}
-    model = lambda: small(steps=5, autoencoder_steps=2)  # noqa: E731
+    model = lambda: small(steps=6, autoencoder_steps=2, decoder_steps=2)  # noqa: E731
     whole = model().fit(scenes, **options)
 
     def kill(model, step):
@@ -100,22 +115,26 @@ def test_plain_diffusers_reads_the_folder(trained, tmp_path):
     from diffusers import StableDiffusionPipeline
 
     folder = tmp_path / "made"
-    trained.save(folder, {"data": "digits"})
+    trained.save_pretrained(folder, card={"data": "digits"})
     with pipelines.quiet():
         plain = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None)
     plain.set_progress_bar_config(disable=True)
     size = trained.image_size
     image = plain("a black cat", num_inference_steps=2, height=size, width=size).images[0]
     assert image.size == (size, size)
-    about = json.loads((folder / "pocket.json").read_text())
+    about = json.loads((folder / "config.json").read_text())
     assert about["card"] == {"data": "digits"}
-    assert about["megabytes"] < 1
+    zoo.write_card(folder)
+    assert zoo.verify(folder) == about
+    (row,) = zoo.list(tmp_path)
+    assert (row["name"], row["method"]) == ("made", "pocket")
+    assert 0 < row["megabytes"] < 1
     assert diffusion.load(str(folder), "cpu", "float32").image_size == size
 
 
 def test_a_saved_model_is_trained_further(trained, scenes, tmp_path):
     folder = tmp_path / "made"
-    trained.save(folder)
+    trained.save_pretrained(folder)
     start = Pocket.from_pretrained(folder, "cpu")
     assert start.get_params() == trained.get_params()
     assert torch.allclose(start.sample(["a cat"], 2), trained.sample(["a cat"], 2), atol=0.05)
@@ -126,7 +145,7 @@ def test_a_saved_model_is_trained_further(trained, scenes, tmp_path):
     (folder / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"0")
     with pytest.raises(InputError, match="damaged"):
         Pocket.from_pretrained(folder, "cpu")
-    with pytest.raises(InputError, match=r"pocket\.json"):
+    with pytest.raises(InputError, match=r"config\.json"):
         Pocket.from_pretrained(tmp_path)
 
 
@@ -135,7 +154,7 @@ def test_samples(trained):
     assert pictures.shape == (2, 3, 16, 16)
     assert pictures.min() >= 0
     assert pictures.max() <= 1
-    alone = pocket.sample(trained.pipeline(), ["a cat"], 3, 2.0, 1, "float32")
+    alone = sampling.sample(trained.pipeline(), ["a cat"], 3, 2.0, 1, "float32")
     assert torch.allclose(pictures[:1], alone, atol=1e-4)
     assert not torch.allclose(pictures[:1], trained.sample(["a cat"], 3, 2.0, 2), atol=1e-3)
     with pytest.raises(InputError, match="0 text"):
@@ -149,9 +168,9 @@ def test_ddim_of_plain_diffusers_gives_the_same_picture(trained):
     parts = {"tokenizer": made.tokenizer, "scheduler": made.scheduler, **made.networks}
     plain = StableDiffusionPipeline(**parts, safety_checker=None, feature_extractor=None, requires_safety_checker=False)
     plain.set_progress_bar_config(disable=True)
-    noise = torch.randn(1, 4, 8, 8, generator=pocket.generator(torch.device("cpu"), 0, 0))
+    noise = torch.randn(1, 4, 8, 8, generator=generator(torch.device("cpu"), 0, 0))
     theirs = plain("a cat", 16, 16, 4, guidance_scale=3.0, latents=noise, output_type="pt").images
-    assert torch.allclose(theirs, pocket.sample(made, ["a cat"], 4, 3.0, 0, "float32"), atol=1e-4)
+    assert torch.allclose(theirs, sampling.sample(made, ["a cat"], 4, 3.0, 0, "float32"), atol=1e-4)
 
 
 def test_captions_have_gaps(scenes):
@@ -240,7 +259,8 @@ def test_the_shipped_size_is_as_said():
 
 @pytest.mark.parametrize(
     ("bad", "word"),
-    [({"config": "huge"}, "config"), ({"autoencoder_steps": 9}, "autoencoder_steps"), ({"empty": 1.0}, "empty"),
+    [({"config": "huge"}, "config"), ({"autoencoder_steps": 9}, "autoencoder_steps"),
+     ({"decoder_steps": 4}, "decoder_steps=4"), ({"decoder_steps": -1}, "decoder_steps"), ({"empty": 1.0}, "empty"),
      ({"precision": "half"}, "precision"), ({"batch_size": 0}, "batch_size")],
 )  # fmt: skip
 def test_errors(bad, word):
@@ -251,3 +271,45 @@ def test_errors(bad, word):
 def test_drawing_before_training():
     with pytest.raises(InputError, match="no weights yet"):
         small().sample(["a cat"])
+
+
+def test_the_zoo_trains_and_ships_one(monkeypatch, tmp_path):
+    from ulm.zoo import recipes
+
+    monkeypatch.setenv("ULM_CACHE", str(tmp_path / "cache"))
+    recipe = recipes.Recipe("pocket", {"procedural:house-digits": 12, "procedural:cats": 8})
+    monkeypatch.setattr(recipes, "RECIPES", {"pocket": recipe})
+    made = recipes.train("pocket", "smoke", out=tmp_path / "made", device="cpu", progress=False)
+    again = recipes.train("pocket", "smoke", out=tmp_path / "made", device="cpu", progress=False)
+    folder = recipes.ship("pocket", tmp_path / "made", tmp_path / "shipped")
+    card = zoo.verify(folder)["card"]
+    assert card["data"] == "procedural:house-digits + procedural:cats"
+    assert card["n_images"] == 20
+    assert card["fingerprint"] == recipe.load({"data": 96}, 32).fingerprint
+    assert "procedural:cats" in (folder / "card.md").read_text()
+    shipped = Pocket.from_pretrained(folder, "cpu")
+    for name in ("vae", "unet", "text_encoder"):
+        ours, theirs = (dict(m.pipeline().networks)[name].state_dict() for m in (again, shipped))
+        assert all(torch.equal(ours[key], theirs[key]) for key in ours), name
+    assert shipped.history_ == made.history_
+
+
+def test_the_command_line_trains_one_on_a_folder(monkeypatch, tmp_path):
+    from typer.testing import CliRunner
+
+    from ulm.cli import app
+
+    monkeypatch.setenv("ULM_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "photos").mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(5):
+        Image.fromarray(rng.integers(0, 255, (40, 40, 3), np.uint8)).save(tmp_path / "photos" / f"{i}.png")
+    out = tmp_path / "made"
+    command = ["fit", "--method", "pocket", "--profile", "smoke", "--data", f"folder:{tmp_path / 'photos'}"]
+    result = CliRunner().invoke(app, [*command, "--out", str(out)])
+    assert result.exit_code == 0, result.output
+    assert zoo.verify(out)["card"]["n_images"] == 5
+    assert diffusion.load(str(out), "cpu").image_size == 32
+    result = CliRunner().invoke(app, ["predict", str(out), str(tmp_path / "photos")])
+    assert result.exit_code != 0
+    assert "pocket" in result.output

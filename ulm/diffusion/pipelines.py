@@ -442,7 +442,10 @@ def _folder(backbone: str, variant: str | None) -> Path:
     if backbone == "pocket":
         folder = zoo.folder() / "pocket"
         if not (folder / "model_index.json").is_file():
-            raise InputError("found no pocket pipeline in the zoo; make it with 'ulm zoo train pocket'")
+            raise InputError(
+                "found no pocket pipeline in the zoo; make one with 'ulm zoo train pocket --out FOLDER' and give that "
+                "folder as backbone"
+            )
         return folder
     if Path(backbone).is_dir():
         return Path(backbone)

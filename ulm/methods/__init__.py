@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,7 +16,33 @@ from ulm.methods.imm import IMM
 from ulm.methods.stable_keypoints import StableKeypoints
 from ulm.methods.training import Trainable
 
-METHODS: dict[str, type[Trainable]] = {"imm": IMM, "colourisation": Colourisation, "stable-keypoints": StableKeypoints}
+
+class _Registry(Mapping[str, type[Trainable]]):
+    """Classes by name, imported when they are asked for: the diffusion libraries take seconds."""
+
+    def __init__(self, places: dict[str, str]):
+        self.places = places
+
+    def __getitem__(self, name: str) -> type[Trainable]:
+        module, cls = self.places[name].split(":")
+        found: type[Trainable] = getattr(import_module(f"ulm.methods.{module}"), cls)
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.places)
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+
+METHODS = _Registry(
+    {
+        "imm": "imm:IMM",
+        "colourisation": "colourisation:Colourisation",
+        "pocket": "pocket:Pocket",
+        "stable-keypoints": "stable_keypoints:StableKeypoints",
+    }
+)
 
 T = TypeVar("T", bound=Trainable)
 

@@ -386,13 +386,6 @@ def _under(tensors: dict[str, Tensor], prefix: str) -> Iterator[tuple[str, Tenso
     return ((name.removeprefix(prefix), tensor) for name, tensor in tensors.items() if name.startswith(prefix))
 
 
-def autocast(device: torch.device, precision: str = "auto") -> torch.autocast:
-    """bfloat16 for convolutions and products: asked for, or ``auto`` and the device is fast at it."""
-    fast = device.type == "cuda" or (device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    wanted = precision == "bfloat16" or (precision == "auto" and fast)
-    return torch.autocast(device.type, torch.bfloat16, enabled=wanted)
-
-
 def cosine(step: int, steps: int, warm_up: int = 100) -> float:
     """Factor on the learning rate: rises over ``warm_up`` steps, then falls to zero as a half cosine."""
     rise = min(1.0, (step + 1) / min(warm_up, steps))
