@@ -32,6 +32,16 @@ DRAWINGS = {
     "scatter": lambda x, m: figures.scatter(range(9), range(9), "x", "y", [1, 0, 1] * 3, ("these", "those")),
     "candidates": lambda x, m: figures.candidates(x, S * torch.rand(B, 9, 2), S * torch.rand(B, K, 2)),
     "token_overview": lambda x, m: figures.token_overview({"image": x[0], "maps": m[0, 0], "target": m[0, 1]}),
+    "captioned_images": lambda x, m: figures.captioned_images(x, ["a face", "a bird"], columns=2),
+    "captioned_rows": lambda x, m: figures.captioned_rows({"a face": x}),
+    "redrawn_images": lambda x, m: figures.redrawn_images(x, x, ["20 dB", "22 dB"]),
+    "loss_curves": lambda x, m: figures.loss_curves(
+        {"run": [{"step": s, "noise": 1 / s} for s in (1, 2)]}, "noise", "y"
+    ),
+    "latent_diffusion": lambda x, m: figures.latent_diffusion({"image": x[0]}),
+    "unet_layout": lambda x, m: figures.unet_layout([("down_blocks.0.attentions.0", 8)], taps=(0,)),
+    "dot_rows": lambda x, m: figures.dot_rows({"one": {"learned": 20.0}, "two": {"learned": 30.0}}, "error"),
+    "error_by_images": lambda x, m: figures.error_by_images({"learned": {30: 9.0, 100: 6.0}}, "n", "error"),
 }
 
 
@@ -119,8 +129,9 @@ def test_rows_share_a_caption_with_the_changed_word_in_bold(images):
     assert [text.get_text() for text in figure.texts] == [
         rf"a face with $\mathbf{{{colour}\ hair}}$" for colour in ("red", "blue")
     ]
-    narrow = figures.captioned_rows({long: images[:1] for long in ("a face with red hair " * 4,)}, ["red"])
-    assert "$" not in narrow.texts[0].get_text()
+    narrow = figures.captioned_rows({"a face with red hair " * 4: images[:1]}, ["red hair"]).texts[0].get_text()
+    assert "\n" in narrow
+    assert narrow.count("$") == 2
 
 
 def test_pairs_of_pictures_have_one_label(images):
@@ -169,3 +180,28 @@ def test_plan_of_latent_diffusion_draws_with_and_without_pictures(images):
     )
     assert "?" not in written_in(full)
     assert any("red hair" in text for text in written_in(full))
+
+
+# ------------------------------------------------------------------------------------------- StableKeypoints: results
+
+
+def test_rows_of_dots_have_a_marker_for_each_name_that_is_there():
+    rows = {"one ruler": {"learned": 20.0, "random": 60.0}, "another": {"learned": 30.0, "IMM": 40.0}}
+    figure = figures.dot_rows(rows, "error (%)", level=100)
+    assert (pixels(figure)[..., 3] == 255).all()
+    axis = figure.axes[0]
+    places = {dots.get_label(): dots.get_offsets().tolist() for dots in axis.collections}
+    assert places == {"learned": [[20.0, 0.0], [30.0, 1.0]], "random": [[60.0, 0.0]], "IMM": [[40.0, 1.0]]}
+    assert [tick.get_text() for tick in axis.get_yticklabels()] == ["one ruler", "another"]
+    assert axis.get_ylim()[0] > axis.get_ylim()[1], "the first row is on top"
+    assert axis.get_xlim()[0] == 0 < 100 < axis.get_xlim()[1]
+
+
+def test_error_by_images_has_its_numbers_as_ticks():
+    curves, levels = {"learned": {30: 9.0, 100: 6.0, 4000: 5.0}}, {"mean shape": 40.0}
+    axis = figures.error_by_images(curves, "training pictures", "error (%)", levels).axes[0]
+    assert [tick.get_text() for tick in axis.get_xticklabels()] == ["30", "100", "4,000"]
+    assert axis.get_xscale() == "log"
+    assert axis.get_ylim()[0] == 0 < 40 < axis.get_ylim()[1]
+    empty = figures.error_by_images({"learned": {}}, "training pictures", "error (%)", levels).axes[0]
+    assert empty.get_ylim()[1] > 40

@@ -78,7 +78,13 @@ def data(dataset: str, data_root: str, paper: str, standin: str, profile: str, s
 
 
 def detector(
-    name: str, profile: str, device: str = "auto", seed: int = 0, retrain: bool = False, models: str = ""
+    name: str,
+    profile: str,
+    device: str = "auto",
+    seed: int = 0,
+    retrain: bool = False,
+    models: str = "",
+    backbone: str = "",
 ) -> Detector | None:
     """A model by its name in the zoo; None where there is none as yet.
 
@@ -89,6 +95,7 @@ def detector(
         seed: Of ``retrain``.
         retrain: Train from scratch as the zoo's model was. An interrupted training goes on.
         models: A folder of further models, named like the zoo's; they go before those of the zoo.
+        backbone: The diffusion model of ``retrain``, of methods that have one; empty: what the profile says.
     """
     if models and (Path(models) / name / "config.json").is_file():
         return methods.load(Path(models) / name, device)
@@ -96,8 +103,11 @@ def detector(
         from ulm.zoo import recipes
 
         if name in recipes.RECIPES:
-            folder = Path("_build") / "retrained" / profile / f"{name}-seed{seed}"
-            return recipes.train(name, profile, device=device, seed=seed, progress=profile != "smoke", out=folder)
+            changes = {"backbone": backbone} if backbone and recipes.RECIPES[name].method == "stable-keypoints" else {}
+            other = "".join(f"-{Path(value).name}" for value in changes.values())
+            folder = Path("_build") / "retrained" / profile / f"{name}-seed{seed}{other}"
+            bar = profile != "smoke"
+            return recipes.train(name, profile, device=device, seed=seed, progress=bar, out=folder, changes=changes)
     return methods.load(name, device) if name in zoo.names() else None
 
 

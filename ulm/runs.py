@@ -36,7 +36,8 @@ _SHORT_ROAD: dict[str, Any] = {
 
 # The one place that says what each profile sets. `data` is the number of training images drawn, `fit` the images that
 # regressors may use, `test` the images that errors are measured on, None: all; `diffusion` sets them for the chapters
-# whose predictions cost many passes of a U-Net; then each method's hyperparameters.
+# whose predictions cost many passes of a U-Net, and how many views of an image are averaged; then each method's
+# hyperparameters.
 PROFILES: dict[str, dict[str, Any]] = {
     "smoke": {
         "size": 32,
@@ -45,7 +46,7 @@ PROFILES: dict[str, dict[str, Any]] = {
         "test": 48,
         "labels": 32,
         "repeats": 2,
-        "diffusion": {"size": 32, "data": 48, "fit": 32, "test": 16, "labels": 24},
+        "diffusion": {"size": 32, "data": 48, "fit": 32, "test": 16, "labels": 24, "views": 0},
         "imm": {**_SHORT_ROAD, "image_size": 32, "width": 8, "batch_size": 8, "steps": 12, "precision": "float32"},
         "colourisation": {"image_size": 32, "width": 4, "batch_size": 8, "steps": 6},
         "pocket": {
@@ -78,7 +79,7 @@ PROFILES: dict[str, dict[str, Any]] = {
         "test": 500,
         "labels": 300,
         "repeats": 10,
-        "diffusion": {"size": 64, "data": 4000, "fit": 200, "test": 150, "labels": 200},
+        "diffusion": {"size": 64, "data": 4000, "fit": 100, "test": 100, "labels": 100, "views": 2},
         "imm": {**_SHORT_ROAD, "image_size": 64, "width": 16, "batch_size": 16, "steps": 8000},
         "colourisation": {"image_size": 64, "width": 16, "batch_size": 32, "steps": 1500},
         "pocket": {"steps": 7000, "autoencoder_steps": 1000, "decoder_steps": 1000},
@@ -98,7 +99,7 @@ PROFILES: dict[str, dict[str, Any]] = {
         "test": None,
         "labels": None,
         "repeats": 10,
-        "diffusion": {"size": 512, "data": None, "fit": None, "test": None, "labels": None},
+        "diffusion": {"size": 512, "data": None, "fit": None, "test": None, "labels": None, "views": 10},
         "imm": {"image_size": 128, "width": 32, "batch_size": 50, "steps": 500_000, "convention": "release"},
         "colourisation": {"image_size": 128, "width": 64, "batch_size": 64, "steps": 200_000},
         # No paper has a pocket pipeline: this is what an hour of a large GPU allows.

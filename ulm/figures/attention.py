@@ -21,7 +21,9 @@ from ulm.figures.base import (
     Array,
     Values,
     _frame,
+    _levels,
     _marker_size,
+    _plot,
     as_array,
     as_images,
     diagram_box,
@@ -266,4 +268,31 @@ def dot_rows(rows: Mapping[str, Mapping[str, float]], xlabel: str, level: float 
     axis.set_xlim(0, None)
     axis.grid(visible=False, axis="x")
     axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.42 / (height - 0.9)), ncols=max(1, min(5, len(names))))
+    return figure
+
+
+@drawing
+def error_by_images(
+    curves: Mapping[str, Mapping[int, float]], xlabel: str, ylabel: str, levels: Mapping[str, float] | None = None
+) -> Figure:
+    """Error against a number of images, on a logarithmic axis whose ticks are those numbers.
+
+    Args:
+        curves: Name to number of images to error; an empty curve leaves the levels alone.
+        xlabel: Words below.
+        ylabel: Words at the left.
+        levels: Name to error, such as baselines: dashed lines.
+    """
+    figure, axis = one_axis()
+    for index, (name, curve) in enumerate(curves.items()):
+        if curve:
+            _plot(axis, index, list(curve), list(curve.values()), name)
+    counts = sorted({count for curve in curves.values() for count in curve}) or [1]
+    every = [value for curve in curves.values() for value in curve.values()] + list((levels or {}).values())
+    axis.set(xscale="log", xlabel=xlabel, ylabel=ylabel, ylim=(0, 1.12 * max(every, default=1.0)))
+    axis.set_xticks(counts, [f"{count:,}" for count in counts])
+    axis.xaxis.set_minor_locator(plt.NullLocator())
+    _levels(axis, levels or {})
+    if len(curves) > 1:
+        axis.legend()
     return figure

@@ -63,10 +63,11 @@ def captioned_rows(rows: Mapping[str, Values], bold: Sequence[str] = (), largest
     columns = len(pictures[0])
     cell = min(largest, WIDTH / columns)
     width = max(16, int(columns * cell / _LETTER))
-    texts = [[line] for line in rows] if not bold else [[_bold(*pair)] for pair in zip(rows, bold, strict=True)]
-    if max(map(len, rows)) > width:
-        # A formula cannot be broken: narrow figures do without bold words.
-        texts = [textwrap.wrap(text, width) for text in rows]
+    texts = [textwrap.wrap(text, width) for text in rows]
+    for lines, words in zip(texts, bold, strict=False):
+        found = [index for index, line in enumerate(lines) if words in line]
+        if found:
+            lines[found[0]] = _bold(lines[found[0]], words)
     return _captioned(pictures, texts, columns, cell, one_a_row=True)
 
 

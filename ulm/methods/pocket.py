@@ -170,7 +170,7 @@ class Pocket(Trainable):
         autoencoder_steps: int = 2_000,
         decoder_steps: int = 0,
         batch_size: int = 16,
-        learning_rate: float = 5e-4,
+        learning_rate: float = 2e-3,
         autoencoder_rate: float = 1e-3,
         perceptual: str = "vgg16-colour",
         perceptual_weight: float = 0.1,

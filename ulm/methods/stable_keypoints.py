@@ -93,6 +93,8 @@ CHOICES: dict[str, tuple[Any, ...]] = {
 LAYERS = (7, 8, 9, 10)
 # How much coarser than the latents each of the sixteen cross-attentions works.
 STRIDES = (1, 1, 2, 2, 4, 4, 8, 4, 4, 4, 2, 2, 2, 1, 1, 1)
+# Settings of prediction alone.
+PREDICTION = ("views", "radius", "coverage", "micro_batch")
 # Share of the old counts that a step of training keeps in the running choice of tokens.
 MEMORY = 0.99
 CPU = torch.device("cpu")
@@ -219,11 +221,15 @@ class StableKeypoints(Detector):
     def set_params(self, **parameters: Any) -> Self:
         """Change hyperparameters; tokens learned before are dropped, the diffusion model stays if it is the same.
 
+        What only a prediction looks at (``PREDICTION``) leaves the tokens too.
+
         Raises:
             InputError: For an unknown name or a bad value.
         """
-        kept = self._pipeline
+        kept, learned = self._pipeline, (self.networks, self.history_)
         super().set_params(**parameters)
+        if set(parameters) <= set(PREDICTION):
+            self.networks, self.history_ = learned
         if kept is not None and not {"backbone", "device", "precision"} & set(parameters):
             self.attach(kept)
         return self
@@ -561,7 +567,8 @@ def locality(maps: Tensor, sigma: float = 2.0, form: str = "softmax") -> Tensor:
 
     Both are made distributions over pixels. ``softmax``, as in the authors' code: (G + 1e-5) over its sum, and the
     softmax of M. As M lies in [0, 1] that softmax is nearly flat, so the order of the tokens is that of their response
-    near their own maximum. ``sum``: both divided by their sums, which compares shapes.
+    near their own maximum; but the border cuts a target short, which costs log 2 at an edge and log 4 in a corner
+    whatever the map is, and decides among weak maps. ``sum``: both divided by their sums, which compares shapes.
 
     Args:
         maps: ``(B, N, s, s)``.

@@ -145,6 +145,7 @@ def train(
     device: str = "auto",
     seed: int = 0,
     progress: bool = True,
+    changes: Mapping[str, Any] | None = None,
 ) -> Trainable:
     """Make a model of the zoo, or read it where ``out`` already holds it.
 
@@ -157,14 +158,15 @@ def train(
         device: See :func:`ulm.runs.pick_device`.
         seed: Of everything random.
         progress: Show a bar.
+        changes: Hyperparameters that differ from the recipe's, such as ``backbone``.
 
     Raises:
-        InputError: For an unknown name, or if ``out`` holds another model.
+        InputError: For an unknown name or hyperparameter, or if ``out`` holds another model.
     """
     if name not in RECIPES:
         raise InputError(f"found no recipe {name!r}, expected one of {', '.join(RECIPES)}")
     recipe, settings, out = RECIPES[name], runs.profile(profile), Path(out)
-    model = _model(recipe, settings, seed, device)
+    model = _model(recipe, settings, {**(changes or {}), "seed": seed, "device": device})
     if (out / "config.json").is_file():
         found = methods.load(out, device, Trainable)
         if found.get_params() != model.get_params():
@@ -173,7 +175,7 @@ def train(
     start = None
     if recipe.start is not None:
         beside = out.parent / out.name.replace(name, recipe.start)
-        start = train(recipe.start, profile, out=beside, device=device, seed=seed, progress=progress)
+        start = train(recipe.start, profile, out=beside, device=device, seed=seed, progress=progress, changes=changes)
     sizes = _sizes(recipe, model, settings)
     data = recipe.load(sizes, sizes["size"])
     began = time.monotonic()
@@ -204,8 +206,8 @@ def train(
     return model
 
 
-def _model(recipe: Recipe, settings: dict[str, Any], seed: int, device: str) -> Trainable:
-    parameters = settings[recipe.method] | recipe.parameters | {"seed": seed, "device": device}
+def _model(recipe: Recipe, settings: dict[str, Any], changes: dict[str, Any]) -> Trainable:
+    parameters = settings[recipe.method] | recipe.parameters | changes
     parameters["steps"] = max(1, round(parameters["steps"] * recipe.share))
     return methods.METHODS[recipe.method](**parameters)
 

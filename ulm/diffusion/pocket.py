@@ -1,2 +1,0 @@
-from ulm.methods.pocket import *  # noqa
-from ulm.diffusion.sampling import sample  # noqa
