@@ -180,6 +180,27 @@ def _with_time(inputs: tuple[Tensor, Tensor], t: int = 0) -> tuple[Tensor, int, 
     return inputs[0], t, inputs[1]
 
 
+@torch.no_grad()
+def test_maps_and_output_at_full_size() -> None:
+    """The published U-Net with random weights, 3.4 GB: half a minute, and what is small elsewhere is not here."""
+    small = pipelines.CONFIGS["tiny"]
+    text = {"width": 768, "layers": 1, "heads": 1, "length": 12}
+    full = build(pipelines.CONFIGS["sd15"] | {"vae": small["vae"], "text": text})
+    latents, tokens = _inputs(full, n=20)
+    with taps.attention_taps(full.unet, range(16)) as caught:
+        output = full.unet(latents, 5, encoder_hidden_states=tokens[None]).sample
+    outputs: list[Tensor] = []
+    handle = full.unet.register_forward_hook(lambda _, __, result: outputs.append(result.sample))
+    expected = _naive(full, latents, 5, tokens, 128, taps.LAYERS)
+    handle.remove()
+    torch.testing.assert_close(output, outputs[0], atol=1e-5, rtol=0)
+    early = attention_maps(full, latents, 5, tokens, size=128, average=False)
+    torch.testing.assert_close(early.transpose(0, 1), expected, atol=1e-4, rtol=0)
+    whole = taps.maps([(caught.queries[i], caught.keys[i]) for i in taps.LAYERS], latents.shape[-2:], 128)
+    torch.testing.assert_close(early.mean(1), whole, atol=1e-6, rtol=0)
+    assert early.std() > 1e-3
+
+
 def test_taps_leave_the_output_as_it_is(tiny: Pipeline) -> None:
     latents, tokens = _inputs(tiny, batch=2)
     context = tokens.expand(2, -1, -1)
@@ -516,7 +537,7 @@ def test_published_files_load(copied: Path, tiny: Pipeline) -> None:
 
 def test_no_pocket_pipeline_yet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(zoo, "_ROOT", tmp_path)
-    with pytest.raises(InputError, match="make it with 'ulm zoo train pocket'"):
+    with pytest.raises(InputError, match="make one with 'ulm zoo train pocket"):
         load("pocket")
 
 
