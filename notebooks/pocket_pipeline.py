@@ -379,6 +379,38 @@ assert np.isclose(loss, learner.history_[1]["noise"], atol=1e-4)
 print(f"before training {loss:.3f}, zero noise predicted {eps.square().mean():.3f}")
 
 # %% [markdown]
+# ### A head start
+#
+# At large $t$ there is hardly anything but noise, so the best guess of the noise is $\mathbf{z}_t$ itself, and what a picture
+# will become hides in the small rest. A network of random weights takes thousands of steps to hand its input through so
+# exactly that this rest can be seen. So ours *begins* as a network that hands its input through. All residual branches start
+# with zeros, as in the original code of {cite:t}`rombach2022`. And each number of the latent is carried along the outermost
+# skip connection by two channels, one with its sign and one against it, and put together again behind the last
+# nonlinearity, for $\operatorname{silu}(x) - \operatorname{silu}(-x) = x$. The layers are those of Stable Diffusion; only the
+# weights that they start from are chosen.
+
+# %%
+v = torch.linspace(-5, 5, 101)
+assert torch.allclose(F.silu(v) - F.silu(-v), v, atol=1e-5)
+unet, contexts = fresh.networks["unet"], fresh.networks["text_encoder"](tokens)
+z = torch.randn(8, 4, 16, 16, generator=torch.Generator().manual_seed(seed))
+with torch.no_grad():
+    handed = unet(z, 500, contexts.last_hidden_state).sample
+size_of = z.square().mean((2, 3), keepdim=True).sqrt()
+assert torch.allclose(handed, z / size_of, atol=1e-3)  # the last layer normalises
+
+at_start = {}
+with torch.no_grad():
+    for level in (10, 100, 300, 600, 900):
+        t_of = torch.full((8,), level)
+        args = networks, factor, x, tokens, t_of, drawn, eps
+        at_start[f"t = {level}"] = noise_loss(*args).item()
+pd.Series(at_start, name="loss before the first step").round(3).to_frame()
+
+# %% [markdown]
+# At the largest timesteps the loss is small before anything was learnt. At small ones it is twice that of predicting nothing:
+# there the network has to learn to take the picture away, which is easy, since it sees it.
+#
 # ## Words
 #
 # A caption becomes a list of **tokens**, numbers of words; in the pocket each word of the captions is one token, and other

@@ -46,12 +46,24 @@ def trained(scenes):
     return model.fit(scenes, log_every=1, progress=False)
 
 
-def test_every_stage_learns(trained):
+def noise_error(model, latents):
+    """Squared error of the predicted noise at every twentieth timestep."""
+    t = torch.arange(0, 1000, 20)
+    eps = torch.randn(len(t), *latents.shape[1:], generator=torch.Generator().manual_seed(0))
+    alpha = model.alphas[t][:, None, None, None]
+    noisy = alpha.sqrt() * latents[: len(t)] + (1 - alpha).sqrt() * eps
+    with torch.no_grad():
+        predicted = model.networks["unet"](noisy, t, torch.zeros(len(t), 24, 16)).sample
+    return (predicted - eps).square().mean().item()
+
+
+def test_every_stage_learns(trained, scenes):
     pixels = [entry["pixels"] for entry in trained.history_ if "pixels" in entry]
-    noise = [entry["noise"] for entry in trained.history_ if "noise" in entry]
-    assert (len(pixels), len(noise)) == (55, 45)
+    assert (len(pixels), sum("noise" in entry for entry in trained.history_)) == (55, 45)
     assert np.mean(pixels[-5:]) < 0.85 * np.mean(pixels[:5])
-    assert np.mean(noise[-10:]) < 0.85 * np.mean(noise[:5])
+    images = scenes.images_uint8([*range(48), 0, 1]).float() / 255
+    latents = trained.pipeline().latents(images)
+    assert noise_error(trained, latents) < 0.85 * noise_error(trained.untrained(), latents)
 
 
 def test_latents_have_a_deviation_of_one(trained, scenes):
@@ -60,6 +72,22 @@ def test_latents_have_a_deviation_of_one(trained, scenes):
     assert latents.std().item() == pytest.approx(1, abs=0.25)
     redrawn = trained.pipeline().decode(latents)
     assert (redrawn - images).abs().mean() < (images.mean() - images).abs().mean()
+
+
+def test_a_fresh_unet_hands_its_input_through(scenes):
+    """Otherwise thousands of steps pass before large timesteps are of any use."""
+    model = small()
+    model.initialise()
+    unet, z = model.networks["unet"], torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    context = torch.randn(2, 24, 16)
+    expected = z / z.square().mean((2, 3), keepdim=True).sqrt()
+    for network in (unet, model.networks["ema_unet"]):
+        with torch.no_grad():
+            assert torch.allclose(network(z, 700, context).sample, expected, atol=1e-3)
+    # Nothing of it is out of reach of training: every weight but those behind zeros has a gradient.
+    (unet(z, 700, context).sample - 1).square().mean().backward()
+    assert unet.conv_out.weight.grad.abs().min() > 0
+    assert all(r.conv2.weight.grad.abs().sum() > 0 for r in unet.up_blocks[-1].resnets[-1:])
 
 
 def test_text_encoder_learns_and_the_autoencoder_rests(scenes):

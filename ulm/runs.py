@@ -82,7 +82,7 @@ PROFILES: dict[str, dict[str, Any]] = {
         "diffusion": {"size": 64, "data": 4000, "fit": 100, "test": 100, "labels": 100, "views": 2},
         "imm": {**_SHORT_ROAD, "image_size": 64, "width": 16, "batch_size": 16, "steps": 8000},
         "colourisation": {"image_size": 64, "width": 16, "batch_size": 32, "steps": 1500},
-        "pocket": {"steps": 7000, "autoencoder_steps": 1000, "decoder_steps": 1000},
+        "pocket": {"steps": 6000, "autoencoder_steps": 1000, "decoder_steps": 1000},
         "stable-keypoints": {
             "image_size": 128,
             "n_tokens": 100,

@@ -37,6 +37,7 @@ from __future__ import annotations
 
 import copy
 import json
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,6 +46,7 @@ from typing import Any, Self, cast
 import numpy as np
 import torch
 import torch.nn.functional as F
+from diffusers import UNet2DConditionModel
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from torch import Tensor, nn
 
@@ -170,7 +172,7 @@ class Pocket(Trainable):
         autoencoder_steps: int = 2_000,
         decoder_steps: int = 0,
         batch_size: int = 16,
-        learning_rate: float = 2e-3,
+        learning_rate: float = 1e-3,
         autoencoder_rate: float = 1e-3,
         perceptual: str = "vgg16-colour",
         perceptual_weight: float = 0.1,
@@ -206,6 +208,7 @@ class Pocket(Trainable):
     def _build(self) -> nn.ModuleDict:
         made = pipelines.build(self.sizes, self.seed, self.vocabulary_)
         self.tokenizer_, self.scheduler_ = made.tokenizer, made.scheduler
+        begin_as_identity(made.unet)
         averages = {f"ema_{name}": copy.deepcopy(made.networks[name]) for name in ("unet", "text_encoder")}
         for network in made.networks.values():
             network.requires_grad_(True)
@@ -375,7 +378,8 @@ class Pocket(Trainable):
         errors = (predicted.float() - eps).square().mean((1, 2, 3))
         loss = (self._weights(t) * errors).mean()
         done = step - self.autoencoder_steps
-        self._descend("denoiser", loss, self.learning_rate * cosine(done, self._denoising_steps))
+        steps = self._denoising_steps
+        self._descend("denoiser", loss, self.learning_rate * cosine(done, steps, max(1, steps // 20)))
         self._average(done)
         return {"noise": errors.detach().mean()}
 
@@ -402,6 +406,17 @@ class Pocket(Trainable):
         for name in ("unet", "text_encoder"):
             ours = list(self.networks[f"ema_{name}"].parameters())
             torch._foreach_lerp_(ours, list(self.networks[name].parameters()), 1 - decay)
+
+    def _finish(self, data: CachedDataset) -> None:
+        """A rate that is too high ends in a U-Net that predicts no noise at all, with a loss of 1 for good."""
+        last = [entry["noise"] for entry in self.history_ if "noise" in entry][-5:]
+        if self._denoising_steps > 200 and np.mean(last) > 0.9:
+            warnings.warn(
+                f"{self!r}: the loss of the U-Net is {np.mean(last):.2f}, that of predicting nothing is 1; "
+                "lower learning_rate",
+                RuntimeWarning,
+                stacklevel=3,
+            )
 
     # --- what comes out -------------------------------------------------------------------------------------------
 
@@ -456,6 +471,38 @@ class Pocket(Trainable):
             raise InputError(f"{folder}: weights and config.json do not fit together; make the model again") from error
         scaling: Any = self.networks["scaling"]
         scaling.factor.fill_(trained.vae.config.scaling_factor)
+
+
+@torch.no_grad()
+def begin_as_identity(unet: UNet2DConditionModel) -> None:
+    """Make a fresh U-Net predict that all it sees is noise: ``eps = z_t``, divided by its root mean square.
+
+    At large timesteps this is nearly right, and the error that is left there is what pictures are made of: a U-Net of
+    random weights needs thousands of steps to hand its input through that exactly. As in the original code of latent
+    diffusion all residual branches begin with zeros; besides, each number of the latent is taken by a channel with its
+    sign and by one against it, along the outermost skip connection, and put together again after the last
+    nonlinearity: silu(x) - silu(-x) = x.
+
+    Args:
+        unet: Of at least twice as many channels at its finest level as the latent has.
+    """
+    for name, module in unet.named_modules():
+        if name.endswith((".conv2", ".proj_out")):
+            nn.init.zeros_(module.weight)
+            nn.init.zeros_(module.bias)
+    numbers = unet.conv_in.in_channels
+    signs = torch.eye(numbers).repeat_interleave(2, 0) * torch.tensor([1.0, -1.0]).repeat(numbers)[:, None]
+    last = unet.up_blocks[-1].resnets[-1].conv_shortcut
+    for layer in (unet.conv_in, last):
+        layer.weight[: 2 * numbers] = 0
+        layer.bias[: 2 * numbers] = 0
+    unet.conv_in.weight[: 2 * numbers, :, 1, 1] = signs
+    # Its input: what comes from below, then the skip connection.
+    below = last.in_channels - unet.conv_in.out_channels
+    last.weight[: 2 * numbers, below : below + 2 * numbers, 0, 0] = torch.eye(2 * numbers)
+    nn.init.zeros_(unet.conv_out.weight)
+    nn.init.zeros_(unet.conv_out.bias)
+    unet.conv_out.weight[:, : 2 * numbers, 1, 1] = signs.T
 
 
 def _decoder(vae: nn.Module) -> list[nn.Parameter]:
