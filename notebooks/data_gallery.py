@@ -67,7 +67,8 @@ print(
 # %% [markdown]
 # ## What there is
 #
-# `ulm data list` prints this table; with `--root FOLDER` it says which of them are there. The papers' sets are read in the layout in
+# `ulm data list` prints this table, with access and licence, which the cards below have too; with `--root FOLDER` it says which of
+# them are there. The papers' sets are read in the layout in
 # which their authors give them away, `ulm data check mafl:ROOT` says precisely what a half-unpacked folder lacks.
 
 # %% tags=["hide-input"]
@@ -77,8 +78,6 @@ rows = [
         "name": source.spec,
         "stand-in": source.standin,
         "landmarks": source.landmarks or "none",
-        "access": source.access,
-        "licence": source.licence,
     }
     for source in SOURCES.values()
 ]
