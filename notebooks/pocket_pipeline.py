@@ -620,7 +620,9 @@ print("timesteps of four steps:", pocket.scheduler.timesteps.tolist())
 #
 # The pocket itself takes hours to train. Here the same networks learn for a minute or two, on one scene, and on pictures
 # of half the size, which makes a step four times cheaper. First the autoencoder learns, then the U-Net and the text encoder.
-# (The shipped model adds a fourth stage: the decoder once more, alone. The latents stay as they are, so the U-Net stays right.)
+# (The shipped model adds two stages. After pictures of half the size, where it learns what is where and in which colour, its
+# U-Net goes on at full size. And at the very end the decoder learns once more, alone: the latents stay as they are, so the U-Net
+# stays right.)
 
 # %%
 chosen = {**settings["pocket"], "seed": seed, "device": device}
@@ -630,6 +632,7 @@ if not retrain and profile != "smoke":
         "config": half,
         "steps": 240,
         "autoencoder_steps": 80,
+        "half_steps": 0,
         "decoder_steps": 0,
     }
     chosen |= {"learning_rate": 2e-3, "autoencoder_rate": 2e-3, "ema": 0.98}
@@ -658,7 +661,8 @@ pd.DataFrame([model.history_[0], model.history_[-1]]).set_index("step").T
 
 # %% [markdown]
 # {numref}`fig-pocket-loss` shows the loss of the U-Net, beside that of the model that ships with the book (which learned from
-# larger pictures of all scenes). The first drop comes quickly. At large $t$ the noisy latents are nearly the noise itself, so
+# all scenes, and from larger pictures at the end: there the curve has a step, because the noise of large pictures is easier to
+# tell). The first drop comes quickly. At large $t$ the noisy latents are nearly the noise itself, so
 # it is enough to hand them through. What remains is the art: to see a face in the noise.
 
 # %% mystnb={"figure": {"caption": "Loss against steps of the U-Net", "name": "fig-pocket-loss"}, "image": {"alt": "Two curves on logarithmic axes, the short run and the shipped model: both start near the level of predicting zero noise and fall, the shipped one for longer and lower"}} tags=["hide-input"]

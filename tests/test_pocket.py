@@ -114,6 +114,20 @@ def test_in_the_end_only_the_decoder_learns(scenes):
     assert "kl" not in models[1].history_[-1]
 
 
+def test_half_the_side_comes_first(scenes):
+    """The same U-Net learns, on three times as many images; the count of images knows."""
+    model = small(steps=4, autoencoder_steps=1, half_steps=2)
+    model.fit(scenes, progress=False, log_every=1)
+    assert [entry["images_seen"] for entry in model.history_] == [4, 16, 28, 32]
+    shapes = [model._batch(scenes, step)[0].shape for step in range(4)]
+    assert shapes == [(4, 3, 16, 16), (12, 3, 8, 8), (12, 3, 8, 8), (4, 3, 16, 16)]
+    # The loop's own order: three batches of it at once.
+    full = model._batch(scenes, 3)[0]
+    small_first = model._batch(scenes, 1)[0][:4]
+    torch.testing.assert_close(torch.nn.functional.avg_pool2d(full, 2), small_first)
+    assert all(model.history_[i]["noise"] > 0 for i in (1, 2, 3))
+
+
 class Killed(Exception):
     pass
 
@@ -121,7 +135,7 @@ class Killed(Exception):
 @pytest.mark.parametrize("at", [1, 3, 5])
 def test_resuming_gives_the_same_bits(scenes, tmp_path, at):
     options = {"progress": False, "log_every": 1}
-    model = lambda: small(steps=6, autoencoder_steps=2, decoder_steps=2)  # noqa: E731
+    model = lambda: small(steps=6, autoencoder_steps=2, half_steps=1, decoder_steps=2)  # noqa: E731
     whole = model().fit(scenes, **options)
 
     def kill(model, step):
@@ -211,20 +225,17 @@ def test_captions_have_gaps(scenes):
     assert model._gap("a, b", rng) == "a, b"
 
 
-def test_minimum_snr_weights():
-    model = small(min_snr=5.0)
+def test_minimum_snr_weights_at_half_the_side_only():
+    model = small(steps=8, half_steps=2, min_snr=5.0)
     model.initialise()
-    weights = model._weights(torch.tensor([0, 200, 999]))
+    t = torch.tensor([0, 200, 999])
+    weights = model._weights(t, model.autoencoder_steps)
     snr = model.alphas / (1 - model.alphas)
     assert weights[0] == pytest.approx(5 / snr[0].item())
     assert weights[2] == 1
-    assert torch.equal(small_plain_weights(), torch.ones(3))
-
-
-def small_plain_weights():
-    model = small()
-    model.initialise()
-    return model._weights(torch.tensor([0, 200, 999]))
+    assert (model._weights(t, model.autoencoder_steps + 2) == 1).all()
+    model.min_snr = 0.0
+    assert (model._weights(t, model.autoencoder_steps) == 1).all()
 
 
 def test_perceptual_term(scenes):
@@ -288,7 +299,7 @@ def test_the_shipped_size_is_as_said():
 @pytest.mark.parametrize(
     ("bad", "word"),
     [({"config": "huge"}, "config"), ({"autoencoder_steps": 9}, "autoencoder_steps"),
-     ({"decoder_steps": 4}, "decoder_steps=4"), ({"decoder_steps": -1}, "decoder_steps"), ({"empty": 1.0}, "empty"),
+     ({"decoder_steps": 4}, "decoder_steps=4"), ({"half_steps": 4}, "half_steps=4"), ({"decoder_steps": -1}, "decoder_steps"), ({"empty": 1.0}, "empty"),
      ({"precision": "half"}, "precision"), ({"batch_size": 0}, "batch_size")],
 )  # fmt: skip
 def test_errors(bad, word):

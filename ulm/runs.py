@@ -52,7 +52,8 @@ PROFILES: dict[str, dict[str, Any]] = {
         "pocket": {
             "config": "tiny",
             "steps": 7,
-            "autoencoder_steps": 3,
+            "autoencoder_steps": 2,
+            "half_steps": 2,
             "decoder_steps": 1,
             "batch_size": 4,
             "perceptual": "",
@@ -82,7 +83,7 @@ PROFILES: dict[str, dict[str, Any]] = {
         "diffusion": {"size": 64, "data": 4000, "fit": 100, "test": 100, "labels": 100, "views": 2},
         "imm": {**_SHORT_ROAD, "image_size": 64, "width": 16, "batch_size": 16, "steps": 8000},
         "colourisation": {"image_size": 64, "width": 16, "batch_size": 32, "steps": 1500},
-        "pocket": {"steps": 6000, "autoencoder_steps": 1000, "decoder_steps": 1000},
+        "pocket": {"steps": 6500, "autoencoder_steps": 1000, "half_steps": 3000, "decoder_steps": 500},
         "stable-keypoints": {
             "image_size": 128,
             "n_tokens": 100,

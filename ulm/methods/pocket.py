@@ -1,15 +1,18 @@
 """Training of the pocket pipeline: a latent diffusion model in Stable Diffusion 1.5's layout that a laptop can train.
 
-One run, one checkpoint, four stages, the first three in the order of Rombach et al. (High-Resolution Image Synthesis
-with Latent Diffusion Models, CVPR 2022):
+One run, one checkpoint, five stages, in the order of Rombach et al. (High-Resolution Image Synthesis with Latent
+Diffusion Models, CVPR 2022):
 
 1. a KL autoencoder: mean absolute error, a perceptual distance (activations of the book's own colourising network) and
    a small Kullback-Leibler term. Its last act is to measure the *scaling factor*, one over the latents' deviation;
 2. a CLIP-style text encoder, from nothing, together with
 3. the U-Net, which predicts the noise (epsilon, as Stable Diffusion 1.5 does) in latents with their captions; one
    caption in ten is empty, for guidance without a classifier (Ho and Salimans, 2022). What ships is a moving average
-   of both networks' weights;
-4. the decoder once more, by itself: the latents stay as they are, so that the U-Net stays right. Stable Diffusion's
+   of both networks' weights. First on pictures of half the side, three times as many in a step, as Stable Diffusion's
+   first version learnt from 256 pixels before 512: where things are and what colour they have is learnt there, and
+   takes thousands of steps; at half the side an image costs about a quarter;
+4. the same at full size, where every timestep counts alike, as StableKeypoints looks at t near 0;
+5. the decoder once more, by itself: the latents stay as they are, so that the U-Net stays right. Stable Diffusion's
    later decoders (ft-EMA, ft-MSE) were made in this way.
 
 **Why these sizes** (``CONFIGS["pocket"]``; multiply-accumulates of one image forward, by torch's counter; a training
@@ -129,8 +132,10 @@ class Pocket(Trainable):
         config: A key of :data:`ulm.diffusion.pipelines.CONFIGS`, or a dict like theirs.
         steps: Steps of training in all.
         autoencoder_steps: How many of them, the first ones, train the autoencoder; 0 keeps that of ``start``.
+        half_steps: How many of them, those after the autoencoder's, train U-Net and text encoder on pictures of half
+            the side.
         decoder_steps: How many of them, the last ones, train the decoder alone.
-        batch_size: Images in a step.
+        batch_size: Images in a step; at half the side three times as many.
         learning_rate: Of AdamW for U-Net and text encoder; a short warm-up, then a half cosine to zero.
         autoencoder_rate: The same for the autoencoder, and again for the decoder alone.
         perceptual: The perceptual network of the autoencoder's loss, see
@@ -139,8 +144,8 @@ class Pocket(Trainable):
         kl_weight: Of the Kullback-Leibler term, a mean over the numbers of a latent (LDM: 1e-6 of the sums).
         empty: Share of captions left out, for guidance.
         drop_part: Share of a caption's parts left out, so that short captions work too.
-        min_snr: gamma of min-SNR weighting (Hang et al., ICCV 2023), which speeds up training but hardly trains
-            small noise; 0: every timestep counts alike, as in DDPM, since StableKeypoints looks at t near 0.
+        min_snr: gamma of min-SNR weighting (Hang et al., ICCV 2023) at half the side, which speeds up training but
+            hardly trains small noise; 0: every timestep counts alike there too, as in DDPM.
         ema: Decay of the moving average of the weights; its start is quicker.
         precision: ``auto`` (bfloat16 where the device is fast at it), ``float32`` or ``bfloat16``.
         seed: Of initialisation, order, noise and captions' gaps.
@@ -170,16 +175,17 @@ class Pocket(Trainable):
         config: str | dict[str, Any] = "pocket",
         steps: int = 20_000,
         autoencoder_steps: int = 2_000,
+        half_steps: int = 0,
         decoder_steps: int = 0,
         batch_size: int = 16,
-        learning_rate: float = 1e-3,
+        learning_rate: float = 1.5e-3,
         autoencoder_rate: float = 1e-3,
         perceptual: str = "vgg16-colour",
         perceptual_weight: float = 0.1,
         kl_weight: float = 1e-4,
         empty: float = 0.1,
         drop_part: float = 0.1,
-        min_snr: float = 0.0,
+        min_snr: float = 5.0,
         ema: float = 0.999,
         precision: str = "auto",
         seed: int = 0,
@@ -190,7 +196,11 @@ class Pocket(Trainable):
         self._check_common()
         if isinstance(config, str) and config not in CONFIGS:
             raise InputError(f"found config={config!r}, expected one of {', '.join(CONFIGS)}, or a dict like theirs")
-        others = {"autoencoder_steps": autoencoder_steps, "decoder_steps": decoder_steps}
+        others = {
+            "autoencoder_steps": autoencoder_steps,
+            "half_steps": half_steps,
+            "decoder_steps": decoder_steps,
+        }
         if min(others.values()) < 0 or sum(others.values()) >= steps:
             found = ", ".join(f"{name}={value}" for name, value in others.items())
             raise InputError(f"found {found}, expected at least 0, and together less than steps={steps}")
@@ -280,13 +290,25 @@ class Pocket(Trainable):
 
     def _batch(self, data: CachedDataset, step: int) -> tuple[Tensor, Tensor | None]:
         """Images of one step and, once the U-Net trains, their captions as tokens ``(B, L)``."""
-        indices, _ = self._indices(data, step)
+        halved = self._halved(step)
+        # Three batches of the loop's order, so that all images are seen equally often.
+        parts = range(3 * step, 3 * step + 3) if halved else [step]
+        indices = torch.cat([self._indices(data, part)[0] for part in parts])
         images = self._prepare(data.images_uint8(indices))
+        if halved:
+            images = F.avg_pool2d(images, 2)
         if not 0 <= step - self.autoencoder_steps < self._denoising_steps:
             return images, None
         texts = cast(Gallery, data).texts
         rng = np.random.default_rng([self.seed, 3, step])
         return images, self._tokens([self._gap(texts[int(i)], rng) for i in indices])
+
+    def _halved(self, step: int) -> bool:
+        return 0 <= step - self.autoencoder_steps < self.half_steps
+
+    def _images_seen(self, steps: int) -> int:
+        halved = min(max(steps - self.autoencoder_steps, 0), self.half_steps)
+        return (steps + 2 * halved) * self.batch_size
 
     def _gap(self, text: str, rng: np.random.Generator) -> str:
         """The caption, at times without some of its parts, or empty."""
@@ -376,16 +398,16 @@ class Pocket(Trainable):
             context = self.networks["text_encoder"](tokens).last_hidden_state
             predicted = self.networks["unet"](noisy, t, context).sample
         errors = (predicted.float() - eps).square().mean((1, 2, 3))
-        loss = (self._weights(t) * errors).mean()
+        loss = (self._weights(t, step) * errors).mean()
         done = step - self.autoencoder_steps
         steps = self._denoising_steps
         self._descend("denoiser", loss, self.learning_rate * cosine(done, steps, max(1, steps // 20)))
         self._average(done)
         return {"noise": errors.detach().mean()}
 
-    def _weights(self, t: Tensor) -> Tensor:
+    def _weights(self, t: Tensor, step: int) -> Tensor:
         """min(SNR, gamma) / SNR for the prediction of noise (Hang et al., equation 8); 1 without min-SNR weighting."""
-        if not self.min_snr:
+        if not (self.min_snr and self._halved(step)):
             return torch.ones_like(self.alphas[t])
         snr = self.alphas[t] / (1 - self.alphas[t])
         return snr.clamp(max=self.min_snr) / snr

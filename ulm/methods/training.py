@@ -239,6 +239,9 @@ class Trainable:
             return indices, None
         return indices, data.partners(indices, runs.generator(torch.device("cpu"), self.seed, 2, step))
 
+    def _images_seen(self, steps: int) -> int:
+        return steps * self.batch_size
+
     def _log(
         self, step: int, losses: dict[str, Tensor], watch: runs.Stopwatch, monitor: Monitor | None, bar: Any
     ) -> None:
@@ -251,7 +254,7 @@ class Trainable:
             )
         entry = {
             "step": step + 1,
-            "images_seen": (step + 1) * self.batch_size,
+            "images_seen": self._images_seen(step + 1),
             "seconds": round(watch.seconds, 2),
             **values,
         }
