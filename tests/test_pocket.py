@@ -225,17 +225,28 @@ def test_captions_have_gaps(scenes):
     assert model._gap("a, b", rng) == "a, b"
 
 
-def test_minimum_snr_weights_at_half_the_side_only():
-    model = small(steps=8, half_steps=2, min_snr=5.0)
+def test_weights_of_timesteps():
+    model = small(steps=8, half_steps=2, min_snr=5.0, most=20.0)
     model.initialise()
-    t = torch.tensor([0, 200, 999])
-    weights = model._weights(t, model.autoencoder_steps)
-    snr = model.alphas / (1 - model.alphas)
-    assert weights[0] == pytest.approx(5 / snr[0].item())
-    assert weights[2] == 1
-    assert (model._weights(t, model.autoencoder_steps + 2) == 1).all()
-    model.min_snr = 0.0
-    assert (model._weights(t, model.autoencoder_steps) == 1).all()
+    half, full = model.autoencoder_steps, model.autoencoder_steps + 2
+    t = torch.tensor([0, 200, 600, 999])
+    snr = (model.alphas[t] / (1 - model.alphas[t])).tolist()
+    assert snr[2] < 1 < snr[1] < 5
+    assert model._weights(t, half).tolist() == pytest.approx([5 / snr[0], 1, 1 / snr[2], 20])
+    assert model._weights(t, full).tolist() == pytest.approx([1, 1, 1 / snr[2], 20])
+    model.min_snr, model.most = 0.0, 1.0
+    assert (model._weights(t, half) == 1).all()
+
+
+def test_more_noise_at_half_the_side():
+    model = small(steps=8, half_steps=2, noisy=0.5)
+    model.initialise()
+    draw = lambda step: model._draw_timesteps(4000, step, torch.Generator().manual_seed(0))  # noqa: E731
+    half, full = draw(model.autoencoder_steps), draw(model.autoencoder_steps + 2)
+    assert (half >= 500).float().mean().item() == pytest.approx(0.75, abs=0.03)
+    assert (full >= 500).float().mean().item() == pytest.approx(0.5, abs=0.03)
+    assert half.min() < 10
+    assert half.max() > 990
 
 
 def test_perceptual_term(scenes):
@@ -298,8 +309,9 @@ def test_the_shipped_size_is_as_said():
 
 @pytest.mark.parametrize(
     ("bad", "word"),
-    [({"config": "huge"}, "config"), ({"autoencoder_steps": 9}, "autoencoder_steps"),
-     ({"decoder_steps": 4}, "decoder_steps=4"), ({"half_steps": 4}, "half_steps=4"), ({"decoder_steps": -1}, "decoder_steps"), ({"empty": 1.0}, "empty"),
+    [({"config": "huge"}, "config"), ({"autoencoder_steps": 9}, "autoencoder_steps"), ({"empty": 1.0}, "empty"),
+     ({"decoder_steps": 4}, "decoder_steps=4"), ({"half_steps": 4}, "half_steps=4"), ({"decoder_steps": -1}, "decoder"),
+     ({"noisy": 1.0}, "noisy"), ({"most": 0.5}, "most"), ({"min_snr": -1.0}, "min_snr"),
      ({"precision": "half"}, "precision"), ({"batch_size": 0}, "batch_size")],
 )  # fmt: skip
 def test_errors(bad, word):

@@ -11,7 +11,7 @@ Diffusion Models, CVPR 2022):
    of both networks' weights. First on pictures of half the side, three times as many in a step, as Stable Diffusion's
    first version learnt from 256 pixels before 512: where things are and what colour they have is learnt there, and
    takes thousands of steps; at half the side an image costs about a quarter;
-4. the same at full size, where every timestep counts alike, as StableKeypoints looks at t near 0;
+4. the same at full size, where small noise counts as in DDPM, as StableKeypoints looks at t near 0;
 5. the decoder once more, by itself: the latents stay as they are, so that the U-Net stays right. Stable Diffusion's
    later decoders (ft-EMA, ft-MSE) were made in this way.
 
@@ -145,7 +145,12 @@ class Pocket(Trainable):
         empty: Share of captions left out, for guidance.
         drop_part: Share of a caption's parts left out, so that short captions work too.
         min_snr: gamma of min-SNR weighting (Hang et al., ICCV 2023) at half the side, which speeds up training but
-            hardly trains small noise; 0: every timestep counts alike there too, as in DDPM.
+            hardly trains small noise; 0: as at full size.
+        noisy: Share of timesteps that are drawn from the noisier half of them, at half the side.
+        most: The largest weight of a timestep. DDPM's loss, that of the noise, hardly counts errors of the picture
+            where there is more noise than picture, and there captions decide what is drawn. So a timestep of
+            signal-to-noise ratio below 1 weighs 1 / SNR, which is the error of the picture, up to ``most``; 1: as in
+            DDPM.
         ema: Decay of the moving average of the weights; its start is quicker.
         precision: ``auto`` (bfloat16 where the device is fast at it), ``float32`` or ``bfloat16``.
         seed: Of initialisation, order, noise and captions' gaps.
@@ -186,6 +191,8 @@ class Pocket(Trainable):
         empty: float = 0.1,
         drop_part: float = 0.1,
         min_snr: float = 5.0,
+        noisy: float = 0.5,
+        most: float = 20.0,
         ema: float = 0.999,
         precision: str = "auto",
         seed: int = 0,
@@ -204,9 +211,11 @@ class Pocket(Trainable):
         if min(others.values()) < 0 or sum(others.values()) >= steps:
             found = ", ".join(f"{name}={value}" for name, value in others.items())
             raise InputError(f"found {found}, expected at least 0, and together less than steps={steps}")
-        shares = {"empty": empty, "drop_part": drop_part, "ema": ema}
+        shares = {"empty": empty, "drop_part": drop_part, "ema": ema, "noisy": noisy}
         if bad := [f"{n}={v!r}" for n, v in shares.items() if not 0 <= v < 1]:
             raise InputError(f"found {', '.join(bad)}, expected at least 0 and below 1")
+        if min_snr < 0 or most < 1:
+            raise InputError(f"found min_snr={min_snr!r}, most={most!r}; expected at least 0, and at least 1")
         if precision not in ("auto", "float32", "bfloat16"):
             raise InputError(f"found precision={precision!r}, expected auto, float32 or bfloat16")
         self.sizes = copy.deepcopy(CONFIGS[config] if isinstance(config, str) else config)
@@ -390,7 +399,7 @@ class Pocket(Trainable):
         with torch.no_grad():
             latents = self._drawn_latents(images, random) * self.networks["scaling"].factor
         eps = torch.randn(latents.shape, generator=random).to(images.device)
-        t = torch.randint(TIMESTEPS, (len(images),), generator=random).to(images.device)
+        t = self._draw_timesteps(len(images), step, random).to(images.device)
         alpha = self.alphas[t][:, None, None, None]
         # z_t = sqrt(abar_t) z_0 + sqrt(1 - abar_t) eps  (DDPM, equation 4)
         noisy = (alpha.sqrt() * latents + (1 - alpha).sqrt() * eps).contiguous(memory_format=torch.channels_last)
@@ -405,12 +414,20 @@ class Pocket(Trainable):
         self._average(done)
         return {"noise": errors.detach().mean()}
 
+    def _draw_timesteps(self, n: int, step: int, random: torch.Generator) -> Tensor:
+        t = torch.randint(TIMESTEPS, (n,), generator=random)
+        if not self._halved(step):
+            return t
+        chosen = torch.rand(n, generator=random) < self.noisy
+        return torch.where(chosen, (TIMESTEPS + t) // 2, t)
+
     def _weights(self, t: Tensor, step: int) -> Tensor:
-        """min(SNR, gamma) / SNR for the prediction of noise (Hang et al., equation 8); 1 without min-SNR weighting."""
-        if not (self.min_snr and self._halved(step)):
-            return torch.ones_like(self.alphas[t])
+        """1, and more where there is more noise than picture; min-SNR weighting (Hang et al., equation 8) besides."""
         snr = self.alphas[t] / (1 - self.alphas[t])
-        return snr.clamp(max=self.min_snr) / snr
+        weights = (1 / snr).clamp(1, self.most)
+        if self.min_snr and self._halved(step):
+            weights = weights * (self.min_snr / snr).clamp(max=1)
+        return weights
 
     def _descend(self, name: str, loss: Tensor, rate: float) -> None:
         optimiser = self.optimisers[name]
