@@ -411,6 +411,53 @@ pd.Series(at_start, name="loss before the first step").round(3).to_frame()
 # At the largest timesteps the loss is small before anything was learnt. At small ones it is twice that of predicting nothing:
 # there the network has to learn to take the picture away, which is easy, since it sees it.
 #
+# ### Which noise counts
+#
+# A small loss, but a small loss of what? Solve {eq}`eq-pocket-noise` for the picture: an error of the noise is an error of the
+# picture, times a factor that grows with $t$,
+#
+# ```{math}
+# :label: eq-pocket-picture
+# \lVert \mathbf{z}_0 - \hat{\mathbf{z}}_0 \rVert^2 = \frac{1 - \bar\alpha_t}{\bar\alpha_t} \lVert \epsilon - \epsilon_\theta \rVert^2
+# = \lVert \epsilon - \epsilon_\theta \rVert^2 / \mathrm{SNR}(t) , \qquad \mathrm{SNR}(t) = \bar\alpha_t / (1 - \bar\alpha_t) .
+# ```
+#
+# At large $t$, where it is decided what will be in the picture, and where the network must listen to the caption because it
+# sees nothing else, the loss of the noise hardly counts errors of the picture. A very long training gets there all the same;
+# ours is short. So it weighs a timestep of more noise than picture by $1 / \mathrm{SNR}(t)$, at most 20: there it is the
+# error of the picture that counts. On pictures of half the size, where most of it takes place, half of
+# the timesteps are drawn from the noisier half, and timesteps of little noise count less ("min-SNR" weights,
+# {cite:t}`hang2023`). At full size they count in full, since landmarks will be read off nearly clean pictures.
+
+
+# %%
+def weight_of(t, most=20.0, gamma=None):
+    """Weight of timesteps; gamma: of min-SNR weights, on pictures of half the size."""
+    snr = alpha_bar[t] / (1 - alpha_bar[t])
+    weight = (1 / snr).clamp(1, most)
+    return weight if gamma is None else weight * (gamma / snr).clamp(max=1)
+
+
+every = torch.arange(1000)
+other = Pocket(**{**learner.get_params(), "steps": 3, "half_steps": 1})
+other.initialise()
+assert torch.allclose(weight_of(every), other._weights(every, step=2))
+assert torch.allclose(weight_of(every, gamma=5.0), other._weights(every, step=1))
+
+# %% mystnb={"figure": {"caption": "What a timestep weighs", "name": "fig-pocket-weights"}, "image": {"alt": "Three curves over the timestep, on a logarithmic axis: the constant one of DDPM; one that is one for little noise and rises to twenty; one that falls towards little noise as well"}} tags=["hide-input"]
+figures.lines(
+    range(1000),
+    {
+        "DDPM": torch.ones(1000),
+        "full size": weight_of(every),
+        "half the size": weight_of(every, gamma=5.0),
+    },
+    "timestep $t$",
+    "weight",
+    ylog=True,
+)
+
+# %% [markdown]
 # ## Words
 #
 # A caption becomes a list of **tokens**, numbers of words; in the pocket each word of the captions is one token, and other
@@ -1151,13 +1198,15 @@ pd.Series(shares, name="share of the U-Net's arithmetic (%)").round(0).to_frame(
 
 # %% tags=["hide-input"]
 long = runs.PROFILES["paper"]["pocket"]
-unet_steps = long["steps"] - long["autoencoder_steps"] - long.get("decoder_steps", 0)
-operations = 6e9 * small[2] * long["batch_size"] * unet_steps
+unet_steps = long["steps"] - long["autoencoder_steps"] - long["decoder_steps"]
+at_half = anatomy({**diffusion.CONFIGS["pocket"], "latent_size": 16})[2]
+work = 3 * at_half * long["half_steps"] + small[2] * (unet_steps - long["half_steps"])
+operations = 6e9 * long["batch_size"] * work
 own_steps = runs.PROFILES["laptop"]["pocket"]["steps"]
 Markdown(
     f"Stable Diffusion's U-Net takes {large[2] / small[2]:.0f} times as much arithmetic a picture. The book's pocket was trained for "
-    f"{shipped.get('parameters', {}).get('steps', own_steps):,} steps of 16 on two processor cores. The profile `paper` trains it for "
-    f"{long['steps']:,} steps of {long['batch_size']}. In the U-Net alone that is {operations / 1e15:.0f} PFLOP: "
+    f"{shipped.get('parameters', {}).get('steps', own_steps):,} steps on two processor cores. The profile `paper` trains it for "
+    f"{long['steps']:,} steps of {long['batch_size']}, or three times as many pictures of half the size. In the U-Net alone that is {operations / 1e15:.0f} PFLOP: "
     f"{operations / 1e14 / 60:.0f} minutes on a GPU that keeps up 100 TFLOP/s. This is arithmetic, not a measurement; "
     "networks as narrow as these will not keep a large GPU busy."
 )
