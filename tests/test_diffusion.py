@@ -612,3 +612,13 @@ def test_maps_on_cuda_equal_those_on_the_cpu() -> None:
     torch.testing.assert_close(
         maps.cpu(), attention_maps(here, latents, torch.tensor([0, 1]), tokens, size=32), atol=1e-3, rtol=0
     )
+
+
+def test_an_untrained_unet_behind_the_same_autoencoder(tiny: Pipeline) -> None:
+    first, again, other = tiny.untrained(1), tiny.untrained(1), tiny.untrained(2)
+    weight = lambda pipeline: pipeline.unet.conv_in.weight  # noqa: E731
+    assert torch.equal(weight(first), weight(again))
+    assert not torch.equal(weight(first), weight(other))
+    assert first.vae is tiny.vae
+    assert first.name == f"untrained {tiny.name}"
+    assert not any(p.requires_grad for p in first.unet.parameters())

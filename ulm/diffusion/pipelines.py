@@ -10,7 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self
@@ -118,6 +118,13 @@ class Pipeline:
         for network in self.networks.values():
             nn.Module.to(network, device=device, dtype=dtype)
         return self
+
+    def untrained(self, seed: int = 0) -> Self:
+        """The same pipeline with a U-Net of random weights: a baseline that shows what the training of it adds."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            unet = type(self.unet).from_config(self.unet.config)
+        return replace(self, unet=nn.Module.to(unet, self.device, self.dtype), name=f"untrained {self.name}")
 
     @torch.no_grad()
     def latents(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
