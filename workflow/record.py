@@ -5,7 +5,8 @@ the recorded numbers on the test subjects, once, at the end.
 
 Examples:
     python workflow/record.py --data coco:DATA/faces-ytf --landmarks 10 --steps 5000
-    ulm fit --method pocket --start pocket --data coco:DATA/faces-ytf --out POCKET
+    ulm fit --method pocket --start pocket --data coco:DATA/faces-ytf --out POCKET --steps 2000 \\
+        -p autoencoder_steps 0 -p half_steps 0 -p decoder_steps 500
     python workflow/record.py --data coco:DATA/faces-ytf --method stable-keypoints --backbone POCKET
 """
 
