@@ -1,11 +1,11 @@
-"""Train a method on a labelled folder of photographs, measure it on subjects never seen, and write results/.
+r"""Train a method on a labelled folder of photographs, measure it on subjects never seen, and write results/.
 
 Labels are used for the regressor and for measuring alone. The learning curve is measured on the validation subjects,
 the recorded numbers on the test subjects, once, at the end.
 
 Examples:
     python workflow/record.py --data coco:DATA/faces-ytf --landmarks 10 --steps 5000
-    ulm fit --method pocket --start pocket --data coco:DATA/faces-ytf --out POCKET --steps 2000 \\
+    ulm fit --method pocket --start pocket --data coco:DATA/faces-ytf --out POCKET --steps 2000 \
         -p autoencoder_steps 0 -p half_steps 0 -p decoder_steps 500
     python workflow/record.py --data coco:DATA/faces-ytf --method stable-keypoints --backbone POCKET
 """
