@@ -113,7 +113,7 @@ def test_the_card_says_how_the_model_was_made_and_measured(tmp_path: Path) -> No
 def test_every_shipped_model_is_sound_small_and_has_a_card(name: str) -> None:
     folder = zoo.path(name)
     config = zoo.verify(folder)
-    assert (folder / "model.safetensors").stat().st_size < 20e6
+    assert sum(file.stat().st_size for file in folder.rglob("*")) < (60e6 if name == "pocket" else 20e6)
     assert config["card"]["command"].startswith("ulm ")
     assert {"data", "fingerprint", "seconds"} <= set(config["card"])
     assert (folder / "card.md").read_text() == zoo.card_text(folder)

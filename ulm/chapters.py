@@ -23,11 +23,13 @@ class Data:
         spec: What :func:`ulm.datasets.load` takes.
         name: What a table's provenance calls it: the paper's data set, or the stand-in.
         profile: Its name, see :data:`ulm.runs.PROFILES`.
+        sizes: Which of its entries sets the sizes, such as ``diffusion``; empty: the profile itself.
     """
 
     spec: str
     name: str
     profile: str
+    sizes: str = ""
 
     @property
     def train(self) -> CachedDataset:
@@ -46,12 +48,13 @@ class Data:
 
     def _load(self, split: str, limit: str) -> CachedDataset:
         settings = runs.profile(self.profile)
+        settings = settings[self.sizes] if self.sizes else settings
         wanted = datasets.load(self.spec, split, settings["size"], settings[limit])
         # Bars tell of time, and the outputs of smoke runs are compared.
         return datasets.cached(wanted, progress=self.profile != "smoke")
 
 
-def data(dataset: str, data_root: str, paper: str, standin: str, profile: str) -> Data:
+def data(dataset: str, data_root: str, paper: str, standin: str, profile: str, sizes: str = "") -> Data:
     """The data set of a chapter.
 
     Args:
@@ -62,19 +65,26 @@ def data(dataset: str, data_root: str, paper: str, standin: str, profile: str) -
         paper: The paper's data set, such as ``mafl``.
         standin: Such as ``procedural:faces``.
         profile: Name of the profile.
+        sizes: See :class:`Data`.
     """
     if dataset != "auto":
-        return Data(dataset, dataset, profile)
+        return Data(dataset, dataset, profile, sizes)
     own = Path(data_root) / paper
     if data_root and (own / "keypoints.json").is_file():
-        return Data(f"coco:{own}", paper, profile)
+        return Data(f"coco:{own}", paper, profile, sizes)
     if data_root and own.is_dir() and paper in SOURCES:
-        return Data(f"{paper}:{own}", paper, profile)
-    return Data(standin, standin, profile)
+        return Data(f"{paper}:{own}", paper, profile, sizes)
+    return Data(standin, standin, profile, sizes)
 
 
 def detector(
-    name: str, profile: str, device: str = "auto", seed: int = 0, retrain: bool = False, models: str = ""
+    name: str,
+    profile: str,
+    device: str = "auto",
+    seed: int = 0,
+    retrain: bool = False,
+    models: str = "",
+    backbone: str = "",
 ) -> Detector | None:
     """A model by its name in the zoo; None where there is none as yet.
 
@@ -85,6 +95,7 @@ def detector(
         seed: Of ``retrain``.
         retrain: Train from scratch as the zoo's model was. An interrupted training goes on.
         models: A folder of further models, named like the zoo's; they go before those of the zoo.
+        backbone: The diffusion model of ``retrain``, of methods that have one; empty: what the profile says.
     """
     if models and (Path(models) / name / "config.json").is_file():
         return methods.load(Path(models) / name, device)
@@ -92,8 +103,11 @@ def detector(
         from ulm.zoo import recipes
 
         if name in recipes.RECIPES:
-            folder = Path("_build") / "retrained" / profile / f"{name}-seed{seed}"
-            return recipes.train(name, profile, device=device, seed=seed, progress=profile != "smoke", out=folder)
+            changes = {"backbone": backbone} if backbone and recipes.RECIPES[name].method == "stable-keypoints" else {}
+            other = "".join(f"-{Path(value).name}" for value in changes.values())
+            folder = Path("_build") / "retrained" / profile / f"{name}-seed{seed}{other}"
+            bar = profile != "smoke"
+            return recipes.train(name, profile, device=device, seed=seed, progress=bar, out=folder, changes=changes)
     return methods.load(name, device) if name in zoo.names() else None
 
 

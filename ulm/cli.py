@@ -15,6 +15,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -321,7 +322,8 @@ def predict(
     """Find landmarks in images and write them as COCO keypoints, in pixels of each image file.
 
     The origin is the upper left corner of the image as viewers show it (EXIF orientation applied). Images that are not
-    square are padded, so photographs should show the object about as large as those the model has learnt from.
+    square are padded, so photographs should show the object about as large as those the model has learnt from. After a
+    kill the same command goes on where it was.
 
     Example: ulm predict MODEL PHOTOS --out landmarks.json
     """
@@ -330,25 +332,32 @@ def predict(
     from ulm import methods
     from ulm.datasets import coco
     from ulm.datasets import images as reading
+    from ulm.evaluation.keeping import Kept
     from ulm.runs import atomic_write
 
     detector: Detector = methods.load(model, device)
     files = reading.find_images(images)
     root = images if images.is_dir() else images.parent
+    parts = [files[start : start + 32] for start in range(0, len(files), 32)]
+    states = [file.stat() for file in files]
+    kept = Kept(detector, [str(f.resolve()) for f in files], [(state.st_size, state.st_mtime_ns) for state in states])
     landmarks, sizes = [], []
     with tqdm(total=len(files), desc="predicting", unit="image", file=sys.stderr) as bar:
-        for start in range(0, len(files), 32):
-            found, shapes = _predict_files(detector, files[start : start + 32])
+        for number, part in enumerate(parts):
+            found, shapes = _predict_files(detector, part, partial(kept, number))
             landmarks += found
             sizes += shapes
             bar.update(len(found))
     names = [f"point-{k + 1:02d}" for k in range(detector.n_landmarks)]
     relative = [f.relative_to(root).as_posix() for f in files]
     atomic_write(out, json.dumps(coco.predictions_to_coco(names, landmarks, relative, sizes)) + "\n")
+    kept.finish()
     typer.echo(f"wrote {out}: {detector.n_landmarks} landmarks in {len(files)} images", err=True)
 
 
-def _predict_files(detector: Detector, files: list[Path]) -> tuple[list[Any], list[tuple[int, int]]]:
+def _predict_files(
+    detector: Detector, files: list[Path], keep: Callable[[Callable[[], Any]], Any]
+) -> tuple[list[Any], list[tuple[int, int]]]:
     """Landmarks ``(K, 2)`` in pixels of each file, and (height, width) of each file."""
     import torch
 
@@ -361,7 +370,7 @@ def _predict_files(detector: Detector, files: list[Path]) -> tuple[list[Any], li
         sizes.append((image.shape[0], image.shape[1]))
         squares.append(whole(image.shape[1], image.shape[0]))
         batch.append(to_tensor(cut(image, squares[-1], size)))
-    found = detector.predict(torch.stack(batch)).numpy()
+    found = keep(lambda: detector.predict(torch.stack(batch)))
     return [square.to_image(points, size) for square, points in zip(squares, found, strict=True)], sizes
 
 
@@ -391,7 +400,7 @@ def evaluate(
     """Measure a model: forward and backward NME in percent, beside the mean shape and the untrained network.
 
     Without --fit-data, or with the same data in both, the regressor is fitted on the split train and tested on the
-    split test. Two different folders are used whole.
+    split test. Two different folders are used whole. After a kill the same command goes on where it was.
 
     Example: ulm evaluate MODEL --data coco:FACES
 

@@ -1,4 +1,4 @@
-"""Coordinates, soft-argmax, Gaussian maps, and affine and thin-plate-spline warps.
+"""Coordinates, soft-argmax, Gaussian maps, affine and thin-plate-spline warps, and points that lie far apart.
 
 Two conventions for normalised coordinates live here and nowhere else. The book's own has -1 and 1 at the image's
 *edges* (``align_corners=False``); IMM's authors put them at the *centres* of the first and last cell
@@ -264,3 +264,35 @@ def draw_warps(batch: int, scale: WarpScale, generator: torch.Generator) -> Warp
         solver = _spline_solver(scale.n_control, device)
         coefficients = coefficients + solver @ (scale.displacement * normal(*shape))
     return Warp(coefficients)
+
+
+def furthest_points(points: Tensor, k: int) -> Tensor:
+    """Choose ``k`` points that lie far apart: the most distant pair, then always the point furthest from those chosen.
+
+    StableKeypoints, equation 10. Each set of the batch is chosen from by itself; ties go to the lower index.
+
+    Args:
+        points: ``(..., P, 2)``.
+        k: How many, at most P.
+
+    Returns:
+        int64 ``(..., k)``, indices in the order of choice, all different.
+
+    Raises:
+        ValueError: If ``k`` is not from 1 to P.
+    """
+    n = points.shape[-2]
+    if not 1 <= k <= n:
+        raise ValueError(f"found k={k} for {n} points, expected 1 to {n}")
+    distances = (points.unsqueeze(-2) - points.unsqueeze(-3)).float().norm(dim=-1)
+    # The pair (i, j) is number n i + j.
+    pair = distances.flatten(-2).argmax(-1)
+    chosen = [pair // n]
+    # Distance of each point to its nearest chosen one; -1 for the chosen themselves.
+    nearest = torch.full(distances.shape[:-1], torch.inf, device=points.device)
+    while len(chosen) < k:
+        last = chosen[-1].unsqueeze(-1)
+        row = distances.gather(-2, last.unsqueeze(-1).expand(*last.shape, n)).squeeze(-2)
+        nearest = torch.minimum(nearest, row).scatter(-1, last, -1.0)
+        chosen.append(nearest.argmax(-1))
+    return torch.stack(chosen, dim=-1)

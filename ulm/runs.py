@@ -35,7 +35,9 @@ _SHORT_ROAD: dict[str, Any] = {
 }
 
 # The one place that says what each profile sets. `data` is the number of training images drawn, `fit` the images that
-# regressors may use, `test` the images that errors are measured on, None: all; then each method's hyperparameters.
+# regressors may use, `test` the images that errors are measured on, None: all; `diffusion` sets them for the chapters
+# whose predictions cost many passes of a U-Net, and how many views of an image are averaged; then each method's
+# hyperparameters.
 PROFILES: dict[str, dict[str, Any]] = {
     "smoke": {
         "size": 32,
@@ -44,8 +46,32 @@ PROFILES: dict[str, dict[str, Any]] = {
         "test": 48,
         "labels": 32,
         "repeats": 2,
+        "diffusion": {"size": 32, "data": 48, "fit": 32, "test": 16, "labels": 24, "views": 0},
         "imm": {**_SHORT_ROAD, "image_size": 32, "width": 8, "batch_size": 8, "steps": 12, "precision": "float32"},
         "colourisation": {"image_size": 32, "width": 4, "batch_size": 8, "steps": 6},
+        "pocket": {
+            "config": "tiny",
+            "steps": 7,
+            "autoencoder_steps": 2,
+            "half_steps": 2,
+            "decoder_steps": 1,
+            "batch_size": 4,
+            "perceptual": "",
+            "precision": "float32",
+        },
+        "stable-keypoints": {
+            "image_size": 32,
+            "n_tokens": 24,
+            "kappa": 12,
+            "map_size": 16,
+            "sigma": 1.0,
+            "views": 2,
+            "selection_images": 8,
+            "batch_size": 2,
+            "micro_batch": 2,
+            "steps": 4,
+            "precision": "float32",
+        },
     },
     "laptop": {
         "size": 64,
@@ -54,8 +80,18 @@ PROFILES: dict[str, dict[str, Any]] = {
         "test": 500,
         "labels": 300,
         "repeats": 10,
+        "diffusion": {"size": 64, "data": 4000, "fit": 100, "test": 100, "labels": 100, "views": 2},
         "imm": {**_SHORT_ROAD, "image_size": 64, "width": 16, "batch_size": 16, "steps": 8000},
         "colourisation": {"image_size": 64, "width": 16, "batch_size": 32, "steps": 1500},
+        "pocket": {"steps": 9000, "autoencoder_steps": 1000, "half_steps": 5000, "decoder_steps": 500},
+        "stable-keypoints": {
+            "image_size": 128,
+            "n_tokens": 100,
+            "map_size": 64,
+            "batch_size": 4,
+            "micro_batch": 4,
+            "steps": 500,
+        },
     },
     "paper": {
         "size": 128,
@@ -64,8 +100,29 @@ PROFILES: dict[str, dict[str, Any]] = {
         "test": None,
         "labels": None,
         "repeats": 10,
+        "diffusion": {"size": 512, "data": None, "fit": None, "test": None, "labels": None, "views": 10},
         "imm": {"image_size": 128, "width": 32, "batch_size": 50, "steps": 500_000, "convention": "release"},
         "colourisation": {"image_size": 128, "width": 64, "batch_size": 64, "steps": 200_000},
+        # No paper has a pocket pipeline: this is what an hour of a large GPU allows.
+        "pocket": {
+            "steps": 160_000,
+            "autoencoder_steps": 15_000,
+            "half_steps": 80_000,
+            "decoder_steps": 5_000,
+            "batch_size": 64,
+        },
+        # The paper does not say its batch; 10,000 steps in two hours of an RTX 3090 fit one image a step.
+        "stable-keypoints": {
+            "image_size": 512,
+            "backbone": "stable-diffusion-v1-5/stable-diffusion-v1-5",
+            "n_tokens": 500,
+            "kappa": 25,
+            "map_size": 128,
+            "sigma": 2.0,
+            "batch_size": 1,
+            "steps": 10_000,
+            "convention": "release",
+        },
     },
 }
 
@@ -98,6 +155,13 @@ def pick_device(name: str = "auto") -> torch.device:
     if name == "mps" and not torch.backends.mps.is_available():
         raise InputError("found device=mps but no Metal device; use device=auto or device=cpu")
     return torch.device(name)
+
+
+def autocast(device: torch.device, precision: str = "auto") -> torch.autocast:
+    """bfloat16 for convolutions and products: asked for, or ``auto`` and the device is fast at it."""
+    fast = device.type == "cuda" or (device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    wanted = precision == "bfloat16" or (precision == "auto" and fast)
+    return torch.autocast(device.type, torch.bfloat16, enabled=wanted)
 
 
 def seed_everything(seed: int) -> None:

@@ -312,9 +312,12 @@ def _caption(grid: _Grid, quoted: bool) -> str:
         parts.append(f"‡ measured on a stand-in, not on the paper's data: {', '.join(names)}.")
     if item.get("note"):
         parts.append(item["note"])
-    lines = {_short(cell.provenance): _brief(cell.provenance) for cell in used}
-    if lines:
-        parts.append("Provenance: " + "; ".join(f"[{short}] {words}" for short, words in sorted(lines.items())) + ".")
+    shorts: dict[str, set[str]] = {}
+    for cell in used:
+        shorts.setdefault(_brief(cell.provenance), set()).add(_short(cell.provenance))
+    if shorts:
+        lines = sorted(f"[{', '.join(sorted(names))}] {words}" for words, names in shorts.items())
+        parts.append("Provenance: " + "; ".join(lines) + ".")
     return html.escape(" ".join(parts))
 
 

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,6 +18,7 @@ from tqdm.auto import tqdm
 from ulm.datasets.base import Dataset, Info
 from ulm.errors import InputError
 from ulm.evaluation.arrays import Array, Groups, Points, Size, known_mean, to_array
+from ulm.evaluation.keeping import Kept
 from ulm.evaluation.metrics import average, collapse, errors, nme, normalising_lengths, select_points
 from ulm.evaluation.regressors import MeanShape, Regression, Regressor
 from ulm.evaluation.supervised import SupervisedBaseline
@@ -247,9 +249,9 @@ class Detections:
 
 
 def detect(
-    detector: Predictor, dataset: Dataset, indices: Sequence[int] | None = None, batch: int = 64, progress: bool = False
+    detector: Predictor, dataset: Dataset, indices: Sequence[int] | None = None, batch: int = 32, progress: bool = False
 ) -> Detections:
-    """Run a detector over a data set (or the items at ``indices``).
+    """Run a detector over a data set (or the items at ``indices``); a pass that was killed goes on where it was.
 
     Raises:
         InputError: The data set has no labels or no images.
@@ -268,21 +270,21 @@ def _detect(
         )
     parts = [places[start : start + batch] for start in range(0, len(places), batch)]
     samples: dict[str, list[Array]] = {"landmarks": [], "visible": [], "yaw": []}
-    found: list[list[Array]] = [[] for _ in detectors]
+    kept = [Kept(detector, dataset.fingerprint, dataset.size, places.tolist(), batch) for detector in detectors]
     size = (0, 0)
-    for part in tqdm(parts, disable=not progress, desc=f"looking at {dataset.info.name}"):
+    for number, part in enumerate(tqdm(parts, disable=not progress, desc=f"looking at {dataset.info.name}")):
         items = dataset.batch([int(i) for i in part])
         size = tuple(items["image"].shape[-2:])
         for key, values in samples.items():
             if key in items:
                 values.append(to_array(items[key]))
-        for values, detector in zip(found, detectors, strict=True):
-            values.append(to_array(detector.predict(items["image"])))
+        for one, detector in zip(kept, detectors, strict=True):
+            one(number, partial(detector.predict, items["image"]))
     truth = np.concatenate(samples["landmarks"])
     seen = np.concatenate(samples["visible"]) > 0 if samples["visible"] else ~np.isnan(truth).any(-1)
     visible = np.asarray(seen, bool)
     yaw = np.concatenate(samples["yaw"]).ravel() if samples["yaw"] else None
-    return [Detections(np.concatenate(values), truth, visible, size, dataset.info, yaw) for values in found]
+    return [Detections(one.finish(), truth, visible, size, dataset.info, yaw) for one in kept]
 
 
 def subset_groups(info: Info, name: str | None, n_landmarks: int) -> Groups:
@@ -314,7 +316,7 @@ def evaluate_detector(
     seed: int = 0,
     untrained: bool = True,
     supervised: SupervisedBaseline | None = None,
-    batch: int = 64,
+    batch: int = 32,
     progress: bool = False,
 ) -> Report:
     """Evaluate a detector on ``test``, with regressors fitted on labelled images of ``fit``.

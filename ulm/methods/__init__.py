@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import TypeVar
 
@@ -11,9 +13,36 @@ from ulm.errors import InputError
 from ulm.methods.base import Detector
 from ulm.methods.colourisation import Colourisation
 from ulm.methods.imm import IMM
+from ulm.methods.stable_keypoints import StableKeypoints
 from ulm.methods.training import Trainable
 
-METHODS: dict[str, type[Trainable]] = {"imm": IMM, "colourisation": Colourisation}
+
+class _Registry(Mapping[str, type[Trainable]]):
+    """Classes by name, imported when they are asked for: the diffusion libraries take seconds."""
+
+    def __init__(self, places: dict[str, str]):
+        self.places = places
+
+    def __getitem__(self, name: str) -> type[Trainable]:
+        module, cls = self.places[name].split(":")
+        found: type[Trainable] = getattr(import_module(f"ulm.methods.{module}"), cls)
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.places)
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+
+METHODS = _Registry(
+    {
+        "imm": "imm:IMM",
+        "colourisation": "colourisation:Colourisation",
+        "pocket": "pocket:Pocket",
+        "stable-keypoints": "stable_keypoints:StableKeypoints",
+    }
+)
 
 T = TypeVar("T", bound=Trainable)
 
@@ -42,4 +71,4 @@ def load(source: Path | str, device: str = "auto", kind: type[T] = Detector) -> 
     return model
 
 
-__all__ = ["IMM", "METHODS", "Colourisation", "Detector", "Trainable", "load"]
+__all__ = ["IMM", "METHODS", "Colourisation", "Detector", "StableKeypoints", "Trainable", "load"]

@@ -15,9 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ulm.errors import InputError
-from ulm.methods.training import Trainable, autocast, cosine
+from ulm.methods.training import Trainable, cosine
 from ulm.networks import perceptual
 from ulm.networks.perceptual import VGG
+from ulm.runs import autocast
 
 BINS = 32
 # Larsson et al., equation 8: the hue's share of the loss, which also fades where there is no colour.

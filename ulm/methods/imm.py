@@ -37,10 +37,10 @@ from ulm.datasets.cache import CachedDataset
 from ulm.errors import InputError
 from ulm.geometry import Warp
 from ulm.methods.base import Detector
-from ulm.methods.training import autocast, cosine
+from ulm.methods.training import cosine
 from ulm.networks import imm as networks
 from ulm.networks import perceptual as perceptual_networks
-from ulm.runs import generator
+from ulm.runs import autocast, generator
 
 CONVENTIONS: dict[str, dict[str, Any]] = {
     "release": {

@@ -239,6 +239,9 @@ class Trainable:
             return indices, None
         return indices, data.partners(indices, runs.generator(torch.device("cpu"), self.seed, 2, step))
 
+    def _images_seen(self, steps: int) -> int:
+        return steps * self.batch_size
+
     def _log(
         self, step: int, losses: dict[str, Tensor], watch: runs.Stopwatch, monitor: Monitor | None, bar: Any
     ) -> None:
@@ -251,7 +254,7 @@ class Trainable:
             )
         entry = {
             "step": step + 1,
-            "images_seen": (step + 1) * self.batch_size,
+            "images_seen": self._images_seen(step + 1),
             "seconds": round(watch.seconds, 2),
             **values,
         }
@@ -384,13 +387,6 @@ def _compact(tensor: Tensor) -> Tensor:
 
 def _under(tensors: dict[str, Tensor], prefix: str) -> Iterator[tuple[str, Tensor]]:
     return ((name.removeprefix(prefix), tensor) for name, tensor in tensors.items() if name.startswith(prefix))
-
-
-def autocast(device: torch.device, precision: str = "auto") -> torch.autocast:
-    """bfloat16 for convolutions and products: asked for, or ``auto`` and the device is fast at it."""
-    fast = device.type == "cuda" or (device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    wanted = precision == "bfloat16" or (precision == "auto" and fast)
-    return torch.autocast(device.type, torch.bfloat16, enabled=wanted)
 
 
 def cosine(step: int, steps: int, warm_up: int = 100) -> float:

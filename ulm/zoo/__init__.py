@@ -1,7 +1,8 @@
 """Trained weights that ship with the book: one folder a model, with a card that says how it was made.
 
 A model folder holds ``config.json`` (method, hyperparameters, the SHA-256 of the weights, the card), the weights in
-``model.safetensors``, and ``card.md``, the card for reading. Nothing in it is ever unpickled.
+``model.safetensors`` (a pipeline: one file a network), and ``card.md``, the card for reading. Nothing in it is ever
+unpickled.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from ulm.errors import InputError
 
 _ROOT = Path(__file__).parent
 _PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".bin", ".ckpt", ".joblib", ".npz")
+WEIGHTS = "model.safetensors"
 _KEYS = ("method", "parameters", "networks", "sha256")
 
 
@@ -85,16 +87,22 @@ def verify(folder: Path | str) -> dict[str, Any]:
                 "expected safetensors; remove it, or convert it where it was made"
             )
     content = config(folder)
-    weights = folder / "model.safetensors"
-    if not weights.is_file():
-        raise InputError(f"found no model.safetensors in {folder}; fetch or make the model again")
-    found = checksum(weights)
-    if found != content["sha256"]:
-        raise InputError(
-            f"{weights}: found SHA-256 {found[:12]}..., expected {str(content['sha256'])[:12]}... of config.json; "
-            "the file is damaged or was changed; fetch or make the model again"
-        )
+    for weights, expected in _weights(folder, content).items():
+        if not weights.is_file():
+            raise InputError(f"found no {weights.relative_to(folder)} in {folder}; fetch or make the model again")
+        found = checksum(weights)
+        if found != expected:
+            raise InputError(
+                f"{weights}: found SHA-256 {found[:12]}..., expected {str(expected)[:12]}... of config.json; "
+                "the file is damaged or was changed; fetch or make the model again"
+            )
     return content
+
+
+def _weights(folder: Path, content: dict[str, Any]) -> dict[Path, str]:
+    """The files of weights and their SHA-256: one, or for a pipeline one a network."""
+    sha256 = content["sha256"]
+    return {folder / name: sha for name, sha in (sha256 if isinstance(sha256, dict) else {WEIGHTS: sha256}).items()}
 
 
 def list(root: Path | None = None) -> Sequence[dict[str, Any]]:
@@ -104,14 +112,14 @@ def list(root: Path | None = None) -> Sequence[dict[str, Any]]:
         folder = path(name, root)
         content = config(folder)
         parameters, facts = content["parameters"], content.get("card") or {}
-        weights = folder / "model.safetensors"
+        files = [file for file in _weights(folder, content) if file.is_file()]
         rows.append(
             {
                 "name": name,
                 "method": content["method"],
                 "landmarks": parameters.get("n_landmarks"),
                 "image_size": parameters.get("image_size"),
-                "megabytes": round(weights.stat().st_size / 1e6, 2) if weights.is_file() else None,
+                "megabytes": round(sum(f.stat().st_size for f in files) / 1e6, 2) if files else None,
                 "data": facts.get("data"),
                 "measured": facts.get("measured", []),
             }
@@ -128,7 +136,8 @@ def card_text(folder: Path | str) -> str:
     """The card of a model folder as Markdown."""
     folder, content = Path(folder), config(folder)
     facts = content.get("card") or {}
-    lines = [f"# {folder.name}", "", f"Method `{content['method']}`, SHA-256 of the weights `{content['sha256']}`.", ""]
+    hashes = ", ".join(f"`{sha}`" for sha in _weights(folder, content).values())
+    lines = [f"# {folder.name}", "", f"Method `{content['method']}`, SHA-256 of the weights {hashes}.", ""]
     if command := facts.get("command"):
         lines += ["Make it again:", "", "```", command, "```", ""]
     shown = {k: v for k, v in facts.items() if k not in ("command", "arguments", "measured") and v is not None}

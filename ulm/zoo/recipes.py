@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ulm import datasets, evaluation, methods, runs, zoo
+from ulm.datasets.base import Dataset
 from ulm.errors import InputError
-from ulm.methods import Detector, Trainable
+from ulm.methods import Trainable
 from ulm.methods.training import Monitor
 
 
@@ -20,23 +22,46 @@ class Recipe:
     Attributes:
         method: A key of ``ulm.methods.METHODS``.
         data: The specification of the training data; its split ``train`` is used, as many images as the profile says.
+            Several data sets, with the most images of each, for a model that learns from all of them.
         parameters: Hyperparameters that differ from the profile's, such as ``n_landmarks``.
         start: The model that training starts from (fine-tuning).
         share: Training steps as a share of the profile's.
+        images: The most training images, where a table asks for few.
         detector_only: Whether the generator is left out of what ships.
     """
 
     method: str
-    data: str
+    data: str | Mapping[str, int]
     parameters: dict[str, Any] = field(default_factory=dict)
     start: str | None = None
     share: float = 1.0
+    images: int | None = None
     detector_only: bool = True
+
+    @property
+    def spec(self) -> str:
+        """The data in one string."""
+        return self.data if isinstance(self.data, str) else " + ".join(self.data)
+
+    def load(self, settings: Mapping[str, Any], size: int) -> Dataset:
+        """The training images of a profile."""
+        if isinstance(self.data, str):
+            most = [n for n in (self.images, settings["data"]) if n is not None]
+            return datasets.load(self.data, "train", size, min(most, default=None))
+        from ulm.methods.pocket import Gallery
+
+        # Without a limit of the profile: all images of all of them.
+        most_of = {spec: settings["data"] and min(n, settings["data"]) for spec, n in self.data.items()}
+        return Gallery([datasets.load(spec, "train", size, n) for spec, n in most_of.items()])
 
 
 def _imm(k: int, data: str = "procedural:faces", **changes: Any) -> Recipe:
     kept = {name: changes.pop(name) for name in ("start", "share", "detector_only") if name in changes}
     return Recipe("imm", data, {"n_landmarks": k, **changes}, **kept)
+
+
+def _tokens(k: int, scene: str, images: int | None = None, **changes: Any) -> Recipe:
+    return Recipe("stable-keypoints", f"procedural:{scene}", {"n_landmarks": k, **changes}, images=images)
 
 
 RECIPES: dict[str, Recipe] = {
@@ -66,6 +91,49 @@ RECIPES: dict[str, Recipe] = {
         )
         for d in (10, 20, 60)
     },
+    # The diffusion model of the book, on every category that the scenes have.
+    "pocket": Recipe(
+        "pocket",
+        {
+            "procedural:faces-wild": 4000,
+            "procedural:faces-posed": 2000,
+            "procedural:faces": 1000,
+            "procedural:birds": 4000,
+            "procedural:cats": 2000,
+            "procedural:people": 2000,
+            "procedural:fashion": 1500,
+            "procedural:signers": 1000,
+            "procedural:exercise": 1500,
+            "procedural:toys": 1000,
+            "procedural:house-numbers": 1000,
+        },
+    ),
+    # StableKeypoints, Table 1, and Section 4.3: few training images.
+    "sk-faces-k10": _tokens(10, "faces"),
+    "sk-faces-wild-k4": _tokens(4, "faces-wild"),
+    "sk-faces-wild-k8": _tokens(8, "faces-wild"),
+    "sk-faces-wild-k8-n100": _tokens(8, "faces-wild", images=100),
+    "sk-faces-wild-k8-n30": _tokens(8, "faces-wild", images=30),
+    "sk-faces-wild-k8-paper": _tokens(8, "faces-wild", convention="paper"),
+    # Table 2: birds, aligned, three species of 30 images each, and all; Table 4 on all.
+    "sk-birds-aligned-k10": _tokens(10, "birds-aligned"),
+    "sk-birds-001-k4": _tokens(4, "birds-001", images=30),
+    "sk-birds-002-k4": _tokens(4, "birds-002", images=30),
+    "sk-birds-003-k4": _tokens(4, "birds-003", images=30),
+    "sk-birds-k4": _tokens(4, "birds"),
+    "sk-birds-k4-no-fps": _tokens(4, "birds", kappa=4),
+    "sk-birds-k4-no-upsampling": _tokens(4, "birds", upsampling="map"),
+    "sk-birds-k4-no-equivariance": _tokens(4, "birds", equivariance=0.0),
+    # Table 3: people. Table 5 also needs ten points of birds.
+    "sk-people-k16": _tokens(16, "people"),
+    "sk-people-shifted-k16": _tokens(16, "people-shifted"),
+    "sk-fashion-k16": _tokens(16, "fashion"),
+    "sk-exercise-k10": _tokens(10, "exercise"),
+    "sk-birds-k10": _tokens(10, "birds"),
+    # IMM on the same data, for one protocol.
+    "imm-faces-wild-k4": _imm(4, "procedural:faces-wild", share=0.25),
+    "imm-faces-wild-k8": _imm(8, "procedural:faces-wild", share=0.25),
+    "imm-birds-k4": _imm(4, "procedural:birds", share=0.25),
 }
 
 
@@ -77,6 +145,7 @@ def train(
     device: str = "auto",
     seed: int = 0,
     progress: bool = True,
+    changes: Mapping[str, Any] | None = None,
 ) -> Trainable:
     """Make a model of the zoo, or read it where ``out`` already holds it.
 
@@ -89,14 +158,15 @@ def train(
         device: See :func:`ulm.runs.pick_device`.
         seed: Of everything random.
         progress: Show a bar.
+        changes: Hyperparameters that differ from the recipe's, such as ``backbone``.
 
     Raises:
-        InputError: For an unknown name, or if ``out`` holds another model.
+        InputError: For an unknown name or hyperparameter, or if ``out`` holds another model.
     """
     if name not in RECIPES:
         raise InputError(f"found no recipe {name!r}, expected one of {', '.join(RECIPES)}")
     recipe, settings, out = RECIPES[name], runs.profile(profile), Path(out)
-    model = _model(recipe, settings, seed, device)
+    model = _model(recipe, settings, {**(changes or {}), "seed": seed, "device": device})
     if (out / "config.json").is_file():
         found = methods.load(out, device, Trainable)
         if found.get_params() != model.get_params():
@@ -105,21 +175,22 @@ def train(
     start = None
     if recipe.start is not None:
         beside = out.parent / out.name.replace(name, recipe.start)
-        start = train(recipe.start, profile, out=beside, device=device, seed=seed, progress=progress)
-    data = datasets.load(recipe.data, "train", model.image_size, settings["data"])
+        start = train(recipe.start, profile, out=beside, device=device, seed=seed, progress=progress, changes=changes)
+    sizes = _sizes(recipe, model, settings)
+    data = recipe.load(sizes, sizes["size"])
     began = time.monotonic()
     model.fit(
         data,
         checkpoint=out.with_name(f"{out.name}.partial.safetensors"),
         log_every=max(1, model.steps // 20),
-        monitor=_monitor(recipe, settings, model.image_size),
+        monitor=_monitor(recipe, sizes),
         progress=progress,
         start=start,
     )
     card = runs.provenance(
         model.torch_device,
         command=f"ulm zoo train {name} --profile {profile} --seed {seed} --out {name}",
-        data=recipe.data,
+        data=recipe.spec,
         split="train",
         fingerprint=data.fingerprint,
         n_images=len(data),
@@ -135,19 +206,27 @@ def train(
     return model
 
 
-def _model(recipe: Recipe, settings: dict[str, Any], seed: int, device: str) -> Trainable:
-    parameters = settings[recipe.method] | recipe.parameters | {"seed": seed, "device": device}
+def _model(recipe: Recipe, settings: dict[str, Any], changes: dict[str, Any]) -> Trainable:
+    parameters = settings[recipe.method] | recipe.parameters | changes
     parameters["steps"] = max(1, round(parameters["steps"] * recipe.share))
     return methods.METHODS[recipe.method](**parameters)
 
 
-def _monitor(recipe: Recipe, settings: dict[str, Any], size: int) -> Monitor | None:
+def _sizes(recipe: Recipe, model: Trainable, settings: dict[str, Any]) -> dict[str, Any]:
+    """Numbers of images and their size: of the profile, or of the chapters on diffusion models."""
+    if recipe.method == "stable-keypoints":
+        return dict(settings["diffusion"])
+    return {**settings, "size": model.image_size}  # type: ignore[attr-defined]
+
+
+def _monitor(recipe: Recipe, sizes: dict[str, Any]) -> Monitor | None:
     """Errors on validation images along the way, for the learning curve; nothing is chosen by them."""
-    if not issubclass(methods.METHODS[recipe.method], Detector):
+    # Ten views an image make a prediction of StableKeypoints as dear as ten steps of its training.
+    if recipe.method != "imm":
         return None
-    labelled = datasets.load(recipe.data, "train", size, settings["fit"])
-    validation = datasets.load(recipe.data, "val", size, min(200, settings["test"] or 200))
-    measure = evaluation.monitor(validation, labelled, labels=settings["labels"] or 300)
+    labelled = datasets.load(recipe.spec, "train", sizes["size"], sizes["fit"])
+    validation = datasets.load(recipe.spec, "val", sizes["size"], min(200, sizes["test"] or 200))
+    measure = evaluation.monitor(validation, labelled, labels=sizes["labels"] or 300)
     return lambda detector, step: {k: round(v, 3) for k, v in measure(detector, step).items()}
 
 

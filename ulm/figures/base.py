@@ -1,12 +1,4 @@
-"""The drawing code of every figure: one style, one palette, opaque white ground, no title inside the picture.
-
-A function takes arrays and returns a closed ``Figure``, which a notebook shows as the last expression of a cell; its
-caption and its text for those who do not see it are in the cell's metadata. Images are ``(B, 3, H, W)`` in [0, 1],
-points ``(B, K, 2)`` in pixels of them, with the centre of the first pixel at (0.5, 0.5); NaN points are not drawn.
-
-A discovered landmark has a colour and a shape by its index. Ground truth is an empty circle, what a regressor predicts
-a dark cross: they differ in shape, not in colour alone.
-"""
+"""The style of all figures, the pictures of faces and landmarks, and the curves that every method shares."""
 
 from __future__ import annotations
 
@@ -70,7 +62,7 @@ STYLE: dict[str, Any] = {
 }
 
 
-def _figure(draw: Callable[P, Figure]) -> Callable[P, Figure]:
+def drawing(draw: Callable[P, Figure]) -> Callable[P, Figure]:
     """Draw in the book's style, and close: a notebook would else show the figure twice."""
 
     @wraps(draw)
@@ -92,11 +84,12 @@ def landmark_style(index: int) -> tuple[str, str]:
 # --- parts --------------------------------------------------------------------------------------------------------
 
 
-def _array(values: Values) -> Array:
+def as_array(values: Values) -> Array:
+    """Any array or tensor as float64."""
     return (values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)).astype(np.float64)
 
 
-def _images(images: Values) -> Array:
+def as_images(images: Values) -> Array:
     """``(B, 3, H, W)``, or grey ``(B, H, W)``, of any kind, to ``(B, H, W, 3)`` in [0, 1]."""
     raw = images.detach().cpu().numpy() if isinstance(images, Tensor) else np.asarray(images)
     array = raw.astype(np.float64) / (255 if raw.dtype == np.uint8 else 1)
@@ -107,7 +100,9 @@ def _images(images: Values) -> Array:
     return np.repeat(array, 3 // array.shape[1], axis=1).transpose(0, 2, 3, 1).clip(0, 1)
 
 
-def _grid(rows: int, columns: int, aspect: float = 1.0, largest: float = 1.6, left: float = 0.0) -> tuple[Figure, Any]:
+def picture_grid(
+    rows: int, columns: int, aspect: float = 1.0, largest: float = 1.6, left: float = 0.0
+) -> tuple[Figure, Any]:
     """A tight grid of square cells; ``left`` inches are kept for the rows' labels."""
     cell = min(largest, (WIDTH - left) / columns)
     size = (cell * columns + left, cell * aspect * rows)
@@ -118,7 +113,7 @@ def _grid(rows: int, columns: int, aspect: float = 1.0, largest: float = 1.6, le
     return figure, axes
 
 
-def _show(axis: Axes, image: Array, **options: Any) -> None:
+def show_image(axis: Axes, image: Array, **options: Any) -> None:
     """An image in the book's coordinates: pixel edges at whole numbers."""
     height, width = image.shape[:2]
     axis.imshow(image, extent=(0, width, height, 0), **options)
@@ -126,15 +121,18 @@ def _show(axis: Axes, image: Array, **options: Any) -> None:
     axis.set_axis_off()
 
 
-def _label_row(axis: Axes, text: str) -> None:
+def label_row(axis: Axes, text: str) -> None:
+    """Words at the left of a row."""
     axis.text(-0.06, 0.5, text, transform=axis.transAxes, ha="right", va="center", fontsize=8)
 
 
-def _label_top(axis: Axes, text: str) -> None:
+def label_top(axis: Axes, text: str) -> None:
+    """Words above a column."""
     axis.text(0.5, 1.03, text, transform=axis.transAxes, ha="center", va="bottom", fontsize=8)
 
 
-def _discovered(axis: Axes, points: Array, size: float = 26, which: Sequence[int] | None = None) -> None:
+def mark_discovered(axis: Axes, points: Array, size: float = 26, which: Sequence[int] | None = None) -> None:
+    """Discovered landmarks ``(K, 2)``, each in its colour and shape; ``which``: some of them."""
     for index in range(len(points)) if which is None else which:
         colour, marker = landmark_style(index)
         place = points[index : index + 1].T
@@ -142,14 +140,16 @@ def _discovered(axis: Axes, points: Array, size: float = 26, which: Sequence[int
         axis.scatter(*place, s=size, c=colour, marker=marker, edgecolors="white", linewidths=0.6, zorder=4)
 
 
-def _truth(axis: Axes, points: Array, size: float = 26) -> None:
+def mark_truth(axis: Axes, points: Array, size: float = 26) -> None:
+    """Annotated points ``(L, 2)``: empty circles."""
     thick = 1.3 if size > 40 else 0.9
     halo = [patheffects.withStroke(linewidth=2 * thick, foreground=DARK)]
     style = {"facecolors": "none", "edgecolors": "white", "linewidths": thick, "zorder": 5}
     axis.scatter(*points.T, s=size, marker="o", path_effects=halo, **style)
 
 
-def _predicted(axis: Axes, points: Array, size: float = 20) -> None:
+def mark_predicted(axis: Axes, points: Array, size: float = 20) -> None:
+    """Regressed points ``(L, 2)``: dark crosses."""
     thick = 1.2 if size > 20 else 0.8
     halo = [patheffects.withStroke(linewidth=2 * thick, foreground="white")]
     axis.scatter(*points.T, s=size, marker="x", c=DARK, linewidths=thick, path_effects=halo, zorder=6)
@@ -162,7 +162,7 @@ def _marker_size(columns: int) -> float:
 # --- images and points ----------------------------------------------------------------------------------------------
 
 
-@_figure
+@drawing
 def image_rows(
     rows: Mapping[str, Values], landmarks: Mapping[str, Values] | None = None, largest: float = 1.6
 ) -> Figure:
@@ -173,20 +173,20 @@ def image_rows(
         landmarks: Name of a row to ``(B, K, 2)``, drawn on that row.
         largest: Side of a cell at most, in inches.
     """
-    pictures = {name: _images(images) for name, images in rows.items()}
+    pictures = {name: as_images(images) for name, images in rows.items()}
     columns = max(map(len, pictures.values()))
-    figure, axes = _grid(len(rows), columns, largest=largest, left=0.15 + 0.068 * max(map(len, rows)))
+    figure, axes = picture_grid(len(rows), columns, largest=largest, left=0.15 + 0.068 * max(map(len, rows)))
     for line, (name, images) in zip(axes, pictures.items(), strict=True):
-        _label_row(line[0], name)
-        points = _array(landmarks[name]) if landmarks and name in landmarks else None
+        label_row(line[0], name)
+        points = as_array(landmarks[name]) if landmarks and name in landmarks else None
         for index, image in enumerate(images):
-            _show(line[index], image)
+            show_image(line[index], image)
             if points is not None:
-                _discovered(line[index], points[index], _marker_size(columns))
+                mark_discovered(line[index], points[index], _marker_size(columns))
     return figure
 
 
-@_figure
+@drawing
 def landmarks_on_images(images: Values, landmarks: Values, columns: int = 8, labels: Sequence[str] = ()) -> Figure:
     """Discovered landmarks: the same colour and shape is the same landmark on every image.
 
@@ -196,18 +196,18 @@ def landmarks_on_images(images: Values, landmarks: Values, columns: int = 8, lab
         columns: Images in a row.
         labels: Words above the images.
     """
-    pictures, points = _images(images), _array(landmarks)
+    pictures, points = as_images(images), as_array(landmarks)
     columns = min(columns, len(pictures))
-    figure, axes = _grid(-(-len(pictures) // columns), columns, aspect=1.12 if labels else 1.0, largest=2.2)
+    figure, axes = picture_grid(-(-len(pictures) // columns), columns, aspect=1.12 if labels else 1.0, largest=2.2)
     for index, (axis, image) in enumerate(zip(axes.flat, pictures, strict=False)):
-        _show(axis, image)
-        _discovered(axis, points[index], _marker_size(columns) * (1 if points.shape[1] <= 20 else 0.6))
+        show_image(axis, image)
+        mark_discovered(axis, points[index], _marker_size(columns) * (1 if points.shape[1] <= 20 else 0.6))
         if labels:
-            _label_top(axis, labels[index])
+            label_top(axis, labels[index])
     return figure
 
 
-@_figure
+@drawing
 def annotated_images(
     images: Values,
     landmarks: Values,
@@ -226,14 +226,14 @@ def annotated_images(
         columns: Images in a row.
         labels: Words above the images.
     """
-    pictures, points = _images(images), _array(landmarks)
-    seen = np.ones(points.shape[:2], bool) if visible is None else _array(visible) > 0
+    pictures, points = as_images(images), as_array(landmarks)
+    seen = np.ones(points.shape[:2], bool) if visible is None else as_array(visible) > 0
     columns = min(columns, len(pictures))
-    figure, axes = _grid(-(-len(pictures) // columns), columns, aspect=1.12 if labels else 1.0, largest=2.2)
+    figure, axes = picture_grid(-(-len(pictures) // columns), columns, aspect=1.12 if labels else 1.0, largest=2.2)
     size = _marker_size(columns) / 6
     halo = [patheffects.withStroke(linewidth=2.2, foreground=DARK)]
     for index, (axis, image) in enumerate(zip(axes.flat, pictures, strict=False)):
-        _show(axis, image)
+        show_image(axis, image)
         place, shown = points[index], seen[index]
         for start, end in skeleton:
             if shown[start] and shown[end]:
@@ -242,27 +242,27 @@ def annotated_images(
         axis.scatter(*place[~shown].T, s=1.4 * size, marker="s", facecolors="none", edgecolors=COLOURS[1],
                      linewidths=0.7, zorder=4)  # fmt: skip
         if labels:
-            _label_top(axis, labels[index])
+            label_top(axis, labels[index])
     return figure
 
 
-@_figure
+@drawing
 def quadruplets(source: Values, target: Values, reconstruction: Values, landmarks: Values) -> Figure:
     """IMM, Figure 2 left: a column each of source, target, redrawn target, and the target's landmarks on it."""
-    pictures = [_images(images) for images in (source, target, reconstruction, target)]
+    pictures = [as_images(images) for images in (source, target, reconstruction, target)]
     names = ("source $x$", "target $x'$", r"redrawn $\hat{x}'$", r"landmarks $\Phi(x')$")
-    columns, points = len(pictures[0]), _array(landmarks)
-    figure, axes = _grid(4, columns, left=1.0)
+    columns, points = len(pictures[0]), as_array(landmarks)
+    figure, axes = picture_grid(4, columns, left=1.0)
     for line, name, images in zip(axes, names, pictures, strict=True):
-        _label_row(line[0], name)
+        label_row(line[0], name)
         for axis, image in zip(line, images, strict=True):
-            _show(axis, image)
+            show_image(axis, image)
     for axis, place in zip(axes[3], points, strict=True):
-        _discovered(axis, place, _marker_size(columns))
+        mark_discovered(axis, place, _marker_size(columns))
     return figure
 
 
-@_figure
+@drawing
 def score_maps(
     images: Values, maps: Values, landmarks: Values, form: str = "mean", which: Sequence[int] | None = None
 ) -> Figure:
@@ -275,11 +275,11 @@ def score_maps(
         form: Softmax, see :func:`ulm.geometry.axis_marginals`.
         which: Landmarks to show; the first eight by default.
     """
-    pictures, points, scores = _images(images), _array(landmarks), _array(maps)
+    pictures, points, scores = as_images(images), as_array(landmarks), as_array(maps)
     shown = list(which) if which is not None else list(range(min(8, scores.shape[1])))
     if not isinstance(maps, Tensor):
         raise InputError("found score maps that are no tensor, expected a tensor (B, K, h, w)")
-    along_x, along_y = (_array(values) for values in geometry.axis_marginals(maps.detach().cpu(), form))
+    along_x, along_y = (as_array(values) for values in geometry.axis_marginals(maps.detach().cpu(), form))
     lines = 2 if len(shown) > 4 else 1
     across = -(-len(shown) // lines)
     unit = WIDTH / (across + lines)
@@ -287,8 +287,8 @@ def score_maps(
     outer = GridSpec(len(pictures) * lines, lines + across, figure, 0, 0, 1, 1, wspace=0.06, hspace=0.08)
     for row, image in enumerate(pictures):
         axis = figure.add_subplot(outer[row * lines : (row + 1) * lines, :lines])
-        _show(axis, image)
-        _discovered(axis, points[row], 70, shown)
+        show_image(axis, image)
+        mark_discovered(axis, points[row], 70, shown)
         for place, k in enumerate(shown):
             cell = outer[row * lines + place // across, lines + place % across]
             _map_with_marginals(figure, cell, k, scores[row, k], along_x[row, k], along_y[row, k])
@@ -299,7 +299,7 @@ def _map_with_marginals(figure: Figure, cell: Any, k: int, scores: Array, along_
     inner = cell.subgridspec(2, 2, width_ratios=(1, 4), height_ratios=(1, 4), wspace=0.05, hspace=0.05)
     colour, marker = landmark_style(k)
     axis = figure.add_subplot(inner[1, 1])
-    _show(axis, scores, cmap="viridis", interpolation="nearest")
+    show_image(axis, scores, cmap="viridis", interpolation="nearest")
     places = [values @ (np.arange(len(values)) + 0.5) for values in (along_x, along_y)]
     axis.scatter(*places, s=46, c=colour, marker=marker, edgecolors="white", linewidths=0.8, zorder=4)
     for spot, values, upright in ((inner[0, 1], along_x, True), (inner[1, 0], along_y, False)):
@@ -312,38 +312,38 @@ def _map_with_marginals(figure: Figure, cell: Any, k: int, scores: Array, along_
         side.set_axis_off()
 
 
-@_figure
+@drawing
 def heatmaps(maps: Values, labels: Sequence[str] = (), columns: int = 10, shared: bool = True) -> Figure:
     """Maps ``(N, h, w)`` side by side; with ``shared`` on one scale, which is drawn at the right."""
-    values = _array(maps)
+    values = as_array(maps)
     columns = min(columns, len(values))
     limits = {"vmin": values.min(), "vmax": values.max()} if shared else {}
-    figure, axes = _grid(-(-len(values) // columns), columns, aspect=1.14 if labels else 1.0)
+    figure, axes = picture_grid(-(-len(values) // columns), columns, aspect=1.14 if labels else 1.0)
     for index, (axis, map_) in enumerate(zip(axes.flat, values, strict=False)):
-        _show(axis, map_, cmap="viridis", interpolation="nearest", **limits)
+        show_image(axis, map_, cmap="viridis", interpolation="nearest", **limits)
         if labels:
-            _label_top(axis, labels[index])
+            label_top(axis, labels[index])
     if shared:
         figure.colorbar(axes.flat[0].images[0], ax=axes.ravel().tolist(), fraction=0.03, pad=0.02)
     return figure
 
 
-@_figure
+@drawing
 def discovered_and_regressed(images: Values, found: Values, predicted: Values, truth: Values) -> Figure:
     """IMM, Figure 3 left: above discovered landmarks; below regressed ones (crosses) and the truth (circles)."""
-    pictures = _images(images)
+    pictures = as_images(images)
     columns = len(pictures)
-    points, guesses, wanted = _array(found), _array(predicted), _array(truth)
-    figure, axes = _grid(2, columns, left=0.85)
+    points, guesses, wanted = as_array(found), as_array(predicted), as_array(truth)
+    figure, axes = picture_grid(2, columns, left=0.85)
     size = _marker_size(columns)
     for index, image in enumerate(pictures):
         for line in range(2):
-            _show(axes[line, index], image)
-        _discovered(axes[0, index], points[index], size)
-        _truth(axes[1, index], wanted[index], size)
-        _predicted(axes[1, index], guesses[index], 0.5 * size)
-    _label_row(axes[0, 0], "discovered")
-    _label_row(axes[1, 0], "regressed")
+            show_image(axes[line, index], image)
+        mark_discovered(axes[0, index], points[index], size)
+        mark_truth(axes[1, index], wanted[index], size)
+        mark_predicted(axes[1, index], guesses[index], 0.5 * size)
+    label_row(axes[0, 0], "discovered")
+    label_row(axes[1, 0], "regressed")
     return figure
 
 
@@ -356,11 +356,12 @@ DASHES = ("-", "--", "-.", (0, (1, 1)), (0, (5, 1, 1, 1, 1, 1)), (0, (7, 2)))
 def _plot(axis: Axes, index: int, x: Values, y: Values, name: str, **options: Any) -> None:
     """One line of several: colour, dash and marker differ."""
     style = {"marker": MARKERS[index % len(MARKERS)], "markersize": 4.5, "markeredgecolor": "white", **options}
-    axis.plot(_array(x), _array(y), color=LINES[index % len(LINES)], linestyle=DASHES[index % len(DASHES)],
+    axis.plot(as_array(x), as_array(y), color=LINES[index % len(LINES)], linestyle=DASHES[index % len(DASHES)],
               label=name, **style)  # fmt: skip
 
 
-def _axis(height: float = 3.2, width: float = 6.2) -> tuple[Figure, Axes]:
+def one_axis(height: float = 3.2, width: float = 6.2) -> tuple[Figure, Axes]:
+    """A figure with one set of axes; inches."""
     figure, axis = plt.subplots(figsize=(width, height))
     return figure, axis
 
@@ -385,7 +386,7 @@ def _levels(axis: Axes, levels: Mapping[str, float]) -> None:
         )
 
 
-@_figure
+@drawing
 def sample_efficiency(
     table: pd.DataFrame, paper: Mapping[int, tuple[float, float | None]] | None = None, name: str = "this run"
 ) -> Figure:
@@ -396,7 +397,7 @@ def sample_efficiency(
         paper: Number of labels to (error, deviation or None); a stand-in's error is no match for it.
         name: What the table's line is called.
     """
-    figure, axis = _axis()
+    figure, axis = one_axis()
     deviation = table["std"].fillna(0)
     _plot(axis, 0, table["labels"], table["nme"], name)
     # A band may not reach zero on a logarithmic axis.
@@ -422,7 +423,7 @@ def _plain_ticks(axis: Axes) -> None:
     axis.yaxis.set_minor_locator(plt.NullLocator())
 
 
-@_figure
+@drawing
 def learning_curves(
     histories: Mapping[str, Sequence[Mapping[str, float]]],
     baselines: Mapping[str, float] | None = None,
@@ -439,7 +440,7 @@ def learning_curves(
         ylabel: Words at the axis.
         log: Logarithmic number of images.
     """
-    figure, axis = _axis()
+    figure, axis = one_axis()
     for index, (name, history) in enumerate(histories.items()):
         known = [entry for entry in history if key in entry]
         _plot(axis, index, [entry["images_seen"] for entry in known], [entry[key] for entry in known], name)
@@ -457,7 +458,7 @@ def _legend_below(axis: Axes, entries: int) -> None:
         axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=min(4, entries))
 
 
-@_figure
+@drawing
 def lines(
     x: Values,
     curves: Mapping[str, Values],
@@ -468,8 +469,8 @@ def lines(
     levels: Mapping[str, float] | None = None,
 ) -> Figure:
     """Several curves over one axis, told apart by colour, dash and marker."""
-    figure, axis = _axis()
-    few = len(_array(x)) <= 30
+    figure, axis = one_axis()
+    few = len(as_array(x)) <= 30
     for index, (name, y) in enumerate(curves.items()):
         _plot(axis, index, x, y, name, **({} if few else {"marker": ""}))
     _levels(axis, levels or {})
@@ -479,25 +480,25 @@ def lines(
     return figure
 
 
-@_figure
+@drawing
 def cumulative_curve(curves: Mapping[str, Values], ylabel: str = "mean NME of the best (%)") -> Figure:
     """Mean error of the best 1, 2, ..., L landmarks (:func:`ulm.evaluation.cumulative_curve`), one line a name."""
-    figure, axis = _axis()
+    figure, axis = one_axis()
     for index, (name, values) in enumerate(curves.items()):
-        y = _array(values)
+        y = as_array(values)
         _plot(axis, index, np.arange(1, len(y) + 1), y, name, markevery=max(1, len(y) // 10))
     axis.set(xlabel="number of landmarks", ylabel=ylabel, ylim=(0, None))
     axis.legend()
     return figure
 
 
-@_figure
+@drawing
 def errors_by_range(edges: Sequence[float], values: Mapping[str, Values], xlabel: str = "yaw (degrees)") -> Figure:
     """Bars of mean errors by range of yaw (:func:`ulm.evaluation.by_range`), hatched so that they differ in print."""
-    figure, axis = _axis()
+    figure, axis = one_axis()
     width, ticks = 0.8 / len(values), np.arange(len(edges) - 1)
     for index, (name, bars) in enumerate(values.items()):
-        axis.bar(ticks + (index + 0.5) * width - 0.4, _array(bars), width, label=name, color=LINES[index],
+        axis.bar(ticks + (index + 0.5) * width - 0.4, as_array(bars), width, label=name, color=LINES[index],
                  edgecolor="white", hatch=("", "//", "..", "xx")[index % 4])  # fmt: skip
     axis.set_xticks(ticks, [f"{low:g} to {high:g}" for low, high in pairwise(edges)])
     axis.set(xlabel=xlabel, ylabel="forward NME (%)")
@@ -509,7 +510,7 @@ def errors_by_range(edges: Sequence[float], values: Mapping[str, Values], xlabel
 # --- protocol -------------------------------------------------------------------------------------------------------
 
 
-@_figure
+@drawing
 def normaliser(images: Values, landmarks: Values, infos: Sequence[tuple[Info, str]]) -> Figure:
     """What an error is divided by, drawn on faces.
 
@@ -521,10 +522,10 @@ def normaliser(images: Values, landmarks: Values, infos: Sequence[tuple[Info, st
     """
     from ulm.evaluation import normalising_lengths
 
-    pictures, points = _images(images), _array(landmarks)
-    figure, axes = _grid(1, len(pictures), aspect=1.2, largest=2.6)
+    pictures, points = as_images(images), as_array(landmarks)
+    figure, axes = picture_grid(1, len(pictures), aspect=1.2, largest=2.6)
     for axis, image, place, (info, name) in zip(axes[0], pictures, points, infos, strict=True):
-        _show(axis, image)
+        show_image(axis, image)
         size = (image.shape[0], image.shape[1])
         length = float(normalising_lengths(place[None], info, size, name)[0])
         axis.scatter(*place.T, s=5, c="white", edgecolors=DARK, linewidths=0.4, zorder=3)
@@ -536,7 +537,7 @@ def normaliser(images: Values, landmarks: Values, infos: Sequence[tuple[Info, st
         else:
             ends = np.stack([place[list(group)].mean(0) for group in _groups(info, name)])
             axis.plot(*ends.T, color=COLOURS[1], linewidth=2.2, marker="|", markersize=11, path_effects=halo, zorder=5)
-        _label_top(axis, f"{name}\n{length:.1f} pixels of {size[1]}")
+        label_top(axis, f"{name}\n{length:.1f} pixels of {size[1]}")
     return figure
 
 
@@ -547,7 +548,7 @@ def _groups(info: Info, name: str) -> Sequence[Sequence[int]]:
     return eyes.get(name, (range(36, 42), range(42, 48)))
 
 
-@_figure
+@drawing
 def forward_backward(
     found: Values, truth: Values, predicted_truth: Values, predicted_found: Values, image: Values | None = None
 ) -> Figure:
@@ -560,30 +561,30 @@ def forward_backward(
         predicted_found: ``(K, 2)``: backward, from the annotated ones.
         image: ``(3, H, W)`` to draw them on.
     """
-    here, there, guess, back = (_array(points) for points in (found, truth, predicted_truth, predicted_found))
+    here, there, guess, back = (as_array(points) for points in (found, truth, predicted_truth, predicted_found))
     figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 0.53 * WIDTH))
     figure.subplots_adjust(left=0.02, right=0.98, top=0.92, bottom=0.02, wspace=0.06)
-    picture = None if image is None else _images(_array(image)[None])[0]
+    picture = None if image is None else as_images(as_array(image)[None])[0]
     every = np.concatenate([here, there, guess, back])
     for axis, wanted, predicted in ((axes[0], there, guess), (axes[1], here, back)):
         if picture is not None:
-            _show(axis, picture, alpha=0.55)
+            show_image(axis, picture, alpha=0.55)
         else:
             low, high = every.min(0) - 0.6, every.max(0) + 0.6
             axis.set(xlim=(low[0], high[0]), ylim=(high[1], low[1]), aspect="equal", xticks=[], yticks=[])
         for start, end in zip(wanted, predicted, strict=True):
             axis.plot(*np.stack([start, end]).T, color=COLOURS[1], linewidth=2, zorder=2)
     sizes = [90 if len(points) <= 20 else 26 for points in (there, here)]
-    _discovered(axes[1], here, sizes[1])
-    _truth(axes[0], there, sizes[0])
+    mark_discovered(axes[1], here, sizes[1])
+    mark_truth(axes[0], there, sizes[0])
     for axis, points, size in zip(axes, (guess, back), sizes, strict=True):
-        _predicted(axis, points, 0.5 * size)
-    _label_top(axes[0], "forward: truth (circle), predicted from the discovered (cross)")
-    _label_top(axes[1], "backward: discovered (coloured), predicted from the truth (cross)")
+        mark_predicted(axis, points, 0.5 * size)
+    label_top(axes[0], "forward: truth (circle), predicted from the discovered (cross)")
+    label_top(axes[1], "backward: discovered (coloured), predicted from the truth (cross)")
     return figure
 
 
-@_figure
+@drawing
 def warps(images: Mapping[str, Values], landmarks: Mapping[str, Values] | None = None) -> Figure:
     """Images side by side, one column a name, a row a pair. See :func:`with_grid` for lines that bend with the warp.
 
@@ -591,15 +592,15 @@ def warps(images: Mapping[str, Values], landmarks: Mapping[str, Values] | None =
         images: Name to ``(B, 3, H, W)``.
         landmarks: Name to ``(B, K, 2)`` pixels.
     """
-    pictures = {name: _images(values) for name, values in images.items()}
+    pictures = {name: as_images(values) for name, values in images.items()}
     rows = len(next(iter(pictures.values())))
-    figure, axes = _grid(rows, len(pictures), largest=1.9)
+    figure, axes = picture_grid(rows, len(pictures), largest=1.9)
     for column, (name, values) in enumerate(pictures.items()):
-        _label_top(axes[0, column], name)
+        label_top(axes[0, column], name)
         for row, image in enumerate(values):
-            _show(axes[row, column], image)
+            show_image(axes[row, column], image)
             if landmarks and name in landmarks:
-                _discovered(axes[row, column], _array(landmarks[name])[row], 40)
+                mark_discovered(axes[row, column], as_array(landmarks[name])[row], 40)
     return figure
 
 
@@ -617,7 +618,7 @@ def with_grid(images: Tensor, lines: int = 8, strength: float = 0.75) -> Tensor:
 # --- networks -------------------------------------------------------------------------------------------------------
 
 
-@_figure
+@drawing
 def perceptual_layers(images: Values, taps: Sequence[Values], names: Sequence[str]) -> Figure:
     """What a perceptual network compares: the image, then for each layer the mean activation at each place.
 
@@ -626,23 +627,23 @@ def perceptual_layers(images: Values, taps: Sequence[Values], names: Sequence[st
         taps: One ``(B, C, h, w)`` a layer.
         names: Of the layers.
     """
-    pictures = _images(images)
-    figure, axes = _grid(len(pictures), len(taps) + 1)
+    pictures = as_images(images)
+    figure, axes = picture_grid(len(pictures), len(taps) + 1)
     for line, image in zip(axes, pictures, strict=True):
-        _show(line[0], image)
-    _label_top(axes[0, 0], "input")
+        show_image(line[0], image)
+    label_top(axes[0, 0], "input")
     for column, (tap, name) in enumerate(zip(taps, names, strict=True), start=1):
-        values = _array(tap)
-        _label_top(axes[0, column], f"{name}\n{values.shape[1]} × {values.shape[2]} × {values.shape[3]}")
+        values = as_array(tap)
+        label_top(axes[0, column], f"{name}\n{values.shape[1]} × {values.shape[2]} × {values.shape[3]}")
         for axis, means in zip(axes[:, column], values.mean(1), strict=True):
-            _show(axis, means, cmap="magma", interpolation="nearest")
+            show_image(axis, means, cmap="magma", interpolation="nearest")
     return figure
 
 
 _BOXES = {"network": "#DCE9F5", "points": "#FBE8D3", "loss": "#E9E4F2"}
 
 
-@_figure
+@drawing
 def architecture(pictures: Mapping[str, Values] | None = None) -> Figure:
     """IMM's architecture (our drawing of Figure 1).
 
@@ -668,10 +669,10 @@ def architecture(pictures: Mapping[str, Values] | None = None) -> Figure:
     _narrowing(axis, 13.5, 33.5, 27, r"pose encoder $\Phi$", grow=False)
     _narrowing(axis, 13.5, 9.5, 27, "image encoder", grow=False)
     _narrowing(axis, 70, 9.5, 85, r"generator $\Psi$", grow=True)
-    _box(axis, (42, 30, 10, 7), "soft-argmax\n$u^*_k$, eq. 1", "points")
-    _box(axis, (29, 6, 11, 7), "features $z$\n16 × 16 × 256", "points")
-    _box(axis, (54, 6, 11, 7), "stacked", "points")
-    _box(axis, (80, 18, 19.5, 6.5), "loss $\\mathcal{L}(x', \\hat{x}')$", "loss")
+    diagram_box(axis, (42, 30, 10, 7), "soft-argmax\n$u^*_k$, eq. 1", "points")
+    diagram_box(axis, (29, 6, 11, 7), "features $z$\n16 × 16 × 256", "points")
+    diagram_box(axis, (54, 6, 11, 7), "stacked", "points")
+    diagram_box(axis, (80, 18, 19.5, 6.5), "loss $\\mathcal{L}(x', \\hat{x}')$", "loss")
     for start, end in (
         ((11.5, 33.5), (13.5, 33.5)), ((27, 33.5), (29, 33.5)), ((40, 33.5), (42, 33.5)), ((52, 33.5), (54, 33.5)),
         ((11.5, 9.5), (13.5, 9.5)), ((27, 9.5), (29, 9.5)), ((40, 9.5), (54, 9.5)), ((59.5, 28), (59.5, 13)),
@@ -689,11 +690,11 @@ def _frame(
     width, height = axis.get_xlim()[1], axis.get_ylim()[1]
     spot = figure.add_axes((left / width, bottom / height, side / width, side / height))
     if picture is not None:
-        values = _array(picture)
+        values = as_array(picture)
         if values.ndim == 2:
-            _show(spot, values, cmap="viridis", interpolation="nearest")
+            show_image(spot, values, cmap="viridis", interpolation="nearest")
         else:
-            _show(spot, _images(values[None])[0])
+            show_image(spot, as_images(values[None])[0])
     else:
         spot.text(0.5, 0.5, "?", ha="center", va="center", fontsize=14, color=PALE)
     spot.set_axis_off()
@@ -712,7 +713,8 @@ def _narrowing(axis: Axes, left: float, middle: float, right: float, words: str,
     axis.text((left + right) / 2, middle, words, ha="center", va="center", fontsize=8)
 
 
-def _box(axis: Axes, place: tuple[float, float, float, float], words: str, kind: str) -> None:
+def diagram_box(axis: Axes, place: tuple[float, float, float, float], words: str, kind: str) -> None:
+    """A box of a diagram, (left, bottom, width, height), with words; ``kind`` decides its colour."""
     left, bottom, width, height = place
     box = FancyBboxPatch((left, bottom), width, height, boxstyle="round,pad=0,rounding_size=1")
     box.set(facecolor=_BOXES[kind], edgecolor=DARK, linewidth=1)

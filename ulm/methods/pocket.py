@@ -1,0 +1,574 @@
+"""Training of the pocket pipeline: a latent diffusion model in Stable Diffusion 1.5's layout that a laptop can train.
+
+One run, one checkpoint, five stages, in the order of Rombach et al. (High-Resolution Image Synthesis with Latent
+Diffusion Models, CVPR 2022):
+
+1. a KL autoencoder: mean absolute error, a perceptual distance (activations of the book's own colourising network) and
+   a small Kullback-Leibler term. Its last act is to measure the *scaling factor*, one over the latents' deviation;
+2. a CLIP-style text encoder, from nothing, together with
+3. the U-Net, which predicts the noise (epsilon, as Stable Diffusion 1.5 does) in latents with their captions; one
+   caption in ten is empty, for guidance without a classifier (Ho and Salimans, 2022). What ships is a moving average
+   of both networks' weights. First on pictures of half the side, three times as many in a step, as Stable Diffusion's
+   first version learnt from 256 pixels before 512: where things are and what colour they have is learnt there, and
+   takes thousands of steps; at half the side an image costs about a quarter;
+4. the same at full size, where small noise counts as in DDPM, as StableKeypoints looks at t near 0;
+5. the decoder once more, by itself: the latents stay as they are, so that the U-Net stays right. Stable Diffusion's
+   later decoders (ft-EMA, ft-MSE) were made in this way.
+
+**Why these sizes** (``CONFIGS["pocket"]``; multiply-accumulates of one image forward, by torch's counter; a training
+step is about six floating-point operations for each):
+
+==========================================  =========  =======  ==================  =======================
+U-Net channels, image, latent               U-Net      encoder  decoder             step of 16, U-Net alone
+==========================================  =========  =======  ==================  =======================
+32, 64, 128, 192; 64 px, 32 x 32 (chosen)   1.34 G     0.32 G   0.55 G (f = 2)      128 GFLOP
+48, 96, 160, 160; 64 px, 32 x 32            2.30 G     0.32 G   0.55 G (f = 2)      221 GFLOP
+96, 160, 224, 224; 64 px, 16 x 16           1.34 G     0.30 G   0.81 G (f = 4)      128 GFLOP
+48, 96, 192, 192; 96 px, 24 x 24            1.29 G     0.72 G   1.85 G (f = 4)      124 GFLOP
+==========================================  =========  =======  ==================  =======================
+
+The taps of StableKeypoints lie on grids of a quarter and a half of the latent's side: 8 and 16 for a latent of 32, but
+4 and 8 for one of 16, too coarse to tell an eye from a brow. So the latent has 32 x 32 places, four numbers each, of an
+image of 64 x 64 (a third of its numbers: reconstruction is easy). Self-attention over 1,024 places costs 0.34 of the
+1.34 G and nearly half of the time, as its backward pass is slow on processors; one head there instead of two saves an
+eighth of a step, and the level has only 32 channels. Fused attention is three times as fast as the written out one (16
+images, one head, forward and backward: 0.12 s against 0.38 s on one core). The channels go to the coarse levels, where
+they cost little time: 12.6 million parameters, 28 MB in fp16 with everything.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import UNet2DConditionModel
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+from torch import Tensor, nn
+
+from ulm import runs, zoo
+from ulm.datasets.base import Dataset, Info
+from ulm.datasets.cache import CachedDataset, cached
+from ulm.datasets.hashing import digest
+from ulm.diffusion import pipelines, sampling
+from ulm.diffusion.captions import VOCABULARY, captions, words
+from ulm.diffusion.pipelines import CONFIGS, Pipeline
+from ulm.errors import InputError
+from ulm.methods.training import Trainable, cosine
+from ulm.networks import perceptual as perceptual_networks
+from ulm.networks.perceptual import VGG
+from ulm.runs import autocast, generator
+
+TIMESTEPS = 1000
+MOST_NEW_WORDS = 4000
+_CPU = torch.device("cpu")
+
+
+class Gallery(Dataset):
+    """Several data sets of one image size, one after another, with their captions; images alone, no landmarks.
+
+    Args:
+        datasets: One or more data sets; each is drawn or decoded once (see :func:`ulm.datasets.cached`).
+        texts: One caption an image; None: what :func:`ulm.diffusion.captions.captions` finds.
+
+    Raises:
+        InputError: No data set, different sizes, or another number of captions than images.
+    """
+
+    def __init__(self, datasets: Dataset | Sequence[Dataset], texts: Sequence[str] | None = None):
+        parts = [datasets] if isinstance(datasets, Dataset) else list(datasets)
+        sizes = sorted({part.size for part in parts})
+        if len(sizes) != 1:
+            raise InputError(f"found data sets of sizes {sizes}, expected at least one, and one size for all")
+        found = [text for part in parts for text in captions(part)] if texts is None else list(texts)
+        self.parts, self.texts = [cached(part) for part in parts], found
+        self.ends = np.cumsum([len(part) for part in self.parts])
+        if len(found) != len(self):
+            raise InputError(f"found {len(found)} captions for {len(self)} images, expected one each")
+        self.info = Info(name="+".join(part.info.name for part in self.parts))
+        self.split, self.size = parts[0].split, sizes[0]
+
+    def __len__(self) -> int:
+        return int(self.ends[-1])
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        which, place = self._locate(range(len(self))[index])
+        return {"image": self.parts[which][place]["image"], "caption": self.texts[index]}
+
+    @property
+    def fingerprint(self) -> str:
+        """Twelve hexadecimal digits of all parts' fingerprints and of the captions."""
+        return digest([part.fingerprint for part in self.parts], self.texts)
+
+    def images_uint8(self, indices: Sequence[int] | Tensor) -> Tensor:
+        """uint8 ``(B, 3, S, S)``."""
+        located = [self._locate(int(i)) for i in indices]
+        return torch.cat([self.parts[which].images_uint8([place]) for which, place in located])
+
+    def _locate(self, index: int) -> tuple[int, int]:
+        which = int(np.searchsorted(self.ends, index, side="right"))
+        return which, index - (int(self.ends[which - 1]) if which else 0)
+
+
+class Scaling(nn.Module):
+    """The factor that gives latents a deviation of 1, kept with the weights; 0 until it is measured."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("factor", torch.zeros(()))
+
+
+class Pocket(Trainable):
+    """Trains a pipeline of Stable Diffusion's topology from captioned images, of scenes or of one's own.
+
+    Args:
+        config: A key of :data:`ulm.diffusion.pipelines.CONFIGS`, or a dict like theirs.
+        steps: Steps of training in all.
+        autoencoder_steps: How many of them, the first ones, train the autoencoder; 0 keeps that of ``start``.
+        half_steps: How many of them, those after the autoencoder's, train U-Net and text encoder on pictures of half
+            the side.
+        decoder_steps: How many of them, the last ones, train the decoder alone.
+        batch_size: Images in a step; at half the side three times as many.
+        learning_rate: Of AdamW for U-Net and text encoder; a short warm-up, then a half cosine to zero.
+        autoencoder_rate: The same for the autoencoder, and again for the decoder alone.
+        perceptual: The perceptual network of the autoencoder's loss, see
+            :func:`ulm.networks.perceptual.load`; empty: no such term.
+        perceptual_weight: Of that term.
+        kl_weight: Of the Kullback-Leibler term, a mean over the numbers of a latent (LDM: 1e-6 of the sums).
+        empty: Share of captions left out, for guidance.
+        drop_part: Share of a caption's parts left out, so that short captions work too.
+        min_snr: gamma of min-SNR weighting (Hang et al., ICCV 2023) at half the side, which speeds up training but
+            hardly trains small noise; 0: as at full size.
+        noisy: Share of timesteps that are drawn from the noisier half of them, at half the side.
+        most: The largest weight of a timestep. DDPM's loss, that of the noise, hardly counts errors of the picture
+            where there is more noise than picture, and there captions decide what is drawn. So a timestep of
+            signal-to-noise ratio below 1 weighs 1 / SNR, which is the error of the picture, up to ``most``; 1: as in
+            DDPM.
+        ema: Decay of the moving average of the weights; its start is quicker.
+        precision: ``auto`` (bfloat16 where the device is fast at it), ``float32`` or ``bfloat16``.
+        seed: Of initialisation, order, noise and captions' gaps.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N``.
+
+    Attributes:
+        vocabulary_: Words that are one token each: those of the scenes' captions, and of the training captions.
+
+    Raises:
+        InputError: For a bad value.
+
+    Example:
+        >>> scenes = [datasets.load(f"procedural:{s}", "train", 64, 4000) for s in ("faces-wild", "birds", "cats")]
+        >>> pocket = Pocket(steps=20_000).fit(scenes, checkpoint="pocket.safetensors")
+        >>> pictures = pocket.sample(["a face with red hair, looking left"])
+        >>> pocket.save_pretrained("pocket")
+    """
+
+    name = "pocket"
+    detector_parts = ("vae", "unet", "text_encoder", "scaling")
+    saved_parts = detector_parts
+    # Bumped when the same settings no longer give the same weights.
+    version = 1
+
+    def __init__(
+        self,
+        config: str | dict[str, Any] = "pocket",
+        steps: int = 20_000,
+        autoencoder_steps: int = 2_000,
+        half_steps: int = 0,
+        decoder_steps: int = 0,
+        batch_size: int = 16,
+        learning_rate: float = 1.5e-3,
+        autoencoder_rate: float = 1e-3,
+        perceptual: str = "vgg16-colour",
+        perceptual_weight: float = 0.1,
+        kl_weight: float = 1e-4,
+        empty: float = 0.1,
+        drop_part: float = 0.1,
+        min_snr: float = 5.0,
+        noisy: float = 0.5,
+        most: float = 20.0,
+        ema: float = 0.999,
+        precision: str = "auto",
+        seed: int = 0,
+        device: str = "auto",
+    ):
+        for name in self.parameter_names():
+            setattr(self, name, locals()[name])
+        self._check_common()
+        if isinstance(config, str) and config not in CONFIGS:
+            raise InputError(f"found config={config!r}, expected one of {', '.join(CONFIGS)}, or a dict like theirs")
+        others = {
+            "autoencoder_steps": autoencoder_steps,
+            "half_steps": half_steps,
+            "decoder_steps": decoder_steps,
+        }
+        if min(others.values()) < 0 or sum(others.values()) >= steps:
+            found = ", ".join(f"{name}={value}" for name, value in others.items())
+            raise InputError(f"found {found}, expected at least 0, and together less than steps={steps}")
+        shares = {"empty": empty, "drop_part": drop_part, "ema": ema, "noisy": noisy}
+        if bad := [f"{n}={v!r}" for n, v in shares.items() if not 0 <= v < 1]:
+            raise InputError(f"found {', '.join(bad)}, expected at least 0 and below 1")
+        if min_snr < 0 or most < 1:
+            raise InputError(f"found min_snr={min_snr!r}, most={most!r}; expected at least 0, and at least 1")
+        if precision not in ("auto", "float32", "bfloat16"):
+            raise InputError(f"found precision={precision!r}, expected auto, float32 or bfloat16")
+        self.sizes = copy.deepcopy(CONFIGS[config] if isinstance(config, str) else config)
+        self.image_size = self.sizes["latent_size"] * 2 ** (len(self.sizes["vae"]["widths"]) - 1)
+        self.vocabulary_: list[str] = list(VOCABULARY)
+
+    # --- networks -------------------------------------------------------------------------------------------------
+
+    def _build(self) -> nn.ModuleDict:
+        made = pipelines.build(self.sizes, self.seed, self.vocabulary_)
+        self.tokenizer_, self.scheduler_ = made.tokenizer, made.scheduler
+        begin_as_identity(made.unet)
+        averages = {f"ema_{name}": copy.deepcopy(made.networks[name]) for name in ("unet", "text_encoder")}
+        for network in made.networks.values():
+            network.requires_grad_(True)
+        return nn.ModuleDict({**made.networks, **averages, "scaling": Scaling()})
+
+    def initialise(self) -> None:
+        """Build the networks from ``seed`` and the perceptual network of the autoencoder's loss."""
+        super().initialise()
+        # abar_t
+        self.alphas = self.scheduler_.alphas_cumprod.float().to(self.torch_device)
+        self.judge: tuple[VGG, ...] = ()
+        if self.perceptual and self.autoencoder_steps + self.decoder_steps:
+            self.judge = (perceptual_networks.load(self.perceptual, zoo.folder()).to(self.torch_device),)
+
+    def _optimisers(self) -> dict[str, torch.optim.Optimizer]:
+        nets = self.networks
+        adam = lambda parameters, rate: torch.optim.AdamW(  # noqa: E731
+            [p for p in parameters if p.requires_grad], lr=rate, betas=(0.9, 0.99), weight_decay=1e-4, fused=True
+        )
+        noise = [*nets["unet"].parameters(), *nets["text_encoder"].parameters()]
+        return {
+            "autoencoder": adam(nets["vae"].parameters(), self.autoencoder_rate),
+            "decoder": adam(_decoder(nets["vae"]), self.autoencoder_rate),
+            "denoiser": adam(noise, self.learning_rate),
+        }
+
+    def _identity(self) -> dict[str, Any]:
+        return super()._identity() | {"version": self.version, "sizes": self.sizes, "vocabulary": self.vocabulary_}
+
+    def _resume(self, path: Path, identity: str) -> tuple[int, float]:
+        where = super()._resume(path, identity)
+        for optimiser in self.optimisers.values():
+            for weight, state in optimiser.state.items():
+                # The fused kernel walks through memory: moments must lie there as their weights do (channels last).
+                for name, value in state.items():
+                    if value.shape == weight.shape:
+                        state[name] = torch.empty_like(weight, dtype=value.dtype).copy_(value)
+        return where
+
+    # --- data -----------------------------------------------------------------------------------------------------
+
+    def fit(self, dataset: Dataset | Sequence[Dataset], **options: Any) -> Self:  # type: ignore[override]
+        """Train on one or more data sets with captions.
+
+        Args:
+            dataset: Data sets of any size in pixels (best: ``image_size``), or a :class:`Gallery` with captions of
+                one's own. Images without a caption train the model too, under the empty caption.
+            **options: Those of :meth:`ulm.methods.training.Trainable.fit`: ``checkpoint``, ``checkpoint_seconds``,
+                ``monitor``, ``log_every``, ``progress`` and ``start``, a trained :class:`Pocket` to go on from.
+
+        Raises:
+            InputError: As there, and for captions or sizes that do not fit together.
+        """
+        gallery = dataset if isinstance(dataset, Gallery) else Gallery(dataset)
+        start = options.get("start")
+        self.vocabulary_ = list(start.vocabulary_) if isinstance(start, Pocket) else vocabulary(gallery.texts)
+        return super().fit(gallery, **options)
+
+    def _check_data(self, dataset: Dataset) -> CachedDataset:
+        if len(dataset) < 2:
+            raise InputError(f"found {len(dataset)} training image(s), expected at least 2; give more photographs")
+        # A gallery has all that the loop asks for: a length, a fingerprint and images_uint8.
+        return cast(CachedDataset, dataset)
+
+    def _start_from(self, start: Trainable) -> None:
+        super()._start_from(start)
+        for name in ("unet", "text_encoder"):
+            self.networks[f"ema_{name}"].load_state_dict(self.networks[name].state_dict())
+
+    def _batch(self, data: CachedDataset, step: int) -> tuple[Tensor, Tensor | None]:
+        """Images of one step and, once the U-Net trains, their captions as tokens ``(B, L)``."""
+        halved = self._halved(step)
+        # Three batches of the loop's order, so that all images are seen equally often.
+        parts = range(3 * step, 3 * step + 3) if halved else [step]
+        indices = torch.cat([self._indices(data, part)[0] for part in parts])
+        images = self._prepare(data.images_uint8(indices))
+        if halved:
+            images = F.avg_pool2d(images, 2)
+        if not 0 <= step - self.autoencoder_steps < self._denoising_steps:
+            return images, None
+        texts = cast(Gallery, data).texts
+        rng = np.random.default_rng([self.seed, 3, step])
+        return images, self._tokens([self._gap(texts[int(i)], rng) for i in indices])
+
+    def _halved(self, step: int) -> bool:
+        return 0 <= step - self.autoencoder_steps < self.half_steps
+
+    def _images_seen(self, steps: int) -> int:
+        halved = min(max(steps - self.autoencoder_steps, 0), self.half_steps)
+        return (steps + 2 * halved) * self.batch_size
+
+    def _gap(self, text: str, rng: np.random.Generator) -> str:
+        """The caption, at times without some of its parts, or empty."""
+        drawn = rng.random(1 + text.count(","))
+        if rng.random() < self.empty:
+            return ""
+        parts = [p for i, p in enumerate(text.split(",")) if i == 0 or drawn[i] >= self.drop_part]
+        return ",".join(parts)
+
+    def _tokens(self, texts: list[str]) -> Tensor:
+        length = self.sizes["text"]["length"]
+        made = self.tokenizer_(texts, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
+        return made.input_ids.to(self.torch_device)
+
+    # --- steps ----------------------------------------------------------------------------------------------------
+
+    def _train_step(self, images: Tensor, tokens: Tensor | None, step: int) -> dict[str, Tensor]:
+        if tokens is None:
+            after = step - self.autoencoder_steps - self._denoising_steps
+            return self._decoder_step(images, step, after) if after >= 0 else self._autoencoder_step(images, step)
+        if step == self.autoencoder_steps:
+            self._begin_denoising(images)
+        return self._denoiser_step(images, tokens, step)
+
+    def _autoencoder_step(self, images: Tensor, step: int) -> dict[str, Tensor]:
+        posterior = self._posterior(images)
+        eps = torch.randn(posterior.mean.shape, generator=generator(_CPU, self.seed, 4, step)).to(images.device)
+        with autocast(self.torch_device, self.precision):
+            # z = mu + sigma eps
+            redrawn = self.networks["vae"].decode(posterior.mean + posterior.std * eps).sample.float() / 2 + 0.5
+        loss, losses = self._likeness(redrawn, images)
+        losses["kl"] = posterior.kl().mean() / eps[0].numel()
+        rate = self.autoencoder_rate * cosine(step, self.autoencoder_steps)
+        self._descend("autoencoder", loss + self.kl_weight * losses["kl"], rate)
+        return {name: value.detach() for name, value in losses.items()}
+
+    def _decoder_step(self, images: Tensor, step: int, after: int) -> dict[str, Tensor]:
+        with torch.no_grad():
+            latents = self._drawn_latents(images, generator(_CPU, self.seed, 6, step))
+        with autocast(self.torch_device, self.precision):
+            redrawn = self.networks["vae"].decode(latents).sample.float() / 2 + 0.5
+        loss, losses = self._likeness(redrawn, images)
+        self._descend("decoder", loss, self.autoencoder_rate * cosine(after, self.decoder_steps))
+        return {name: value.detach() for name, value in losses.items()}
+
+    def _likeness(self, redrawn: Tensor, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """What the autoencoder's pictures are judged by: the weighted sum, and its terms."""
+        losses = {"pixels": (redrawn - images).abs().mean()}
+        if not self.judge:
+            return losses["pixels"], losses
+        with autocast(self.torch_device, self.precision):
+            losses["perceptual"] = perceptual_distance(self.judge[0], redrawn, images)
+        return losses["pixels"] + self.perceptual_weight * losses["perceptual"], losses
+
+    @torch.no_grad()
+    def _begin_denoising(self, images: Tensor) -> None:
+        """Measure the scaling factor on the first batch (LDM, appendix G) where the autoencoder is a new one."""
+        scaling: Any = self.networks["scaling"]
+        if self.autoencoder_steps or scaling.factor == 0:
+            scaling.factor.copy_(1 / self._posterior(images).mean.std().clamp_min(1e-6))
+
+    @property
+    def _denoising_steps(self) -> int:
+        return int(self.steps - self.autoencoder_steps - self.decoder_steps)
+
+    def _drawn_latents(self, images: Tensor, random: torch.Generator) -> Tensor:
+        """Samples of the posterior, not scaled."""
+        posterior = self._posterior(images)
+        return posterior.mean + posterior.std * torch.randn(posterior.mean.shape, generator=random).to(images.device)
+
+    def _posterior(self, images: Tensor) -> DiagonalGaussianDistribution:
+        vae: Any = self.networks["vae"]
+        with autocast(self.torch_device, self.precision):
+            moments = vae.quant_conv(vae.encoder(2 * images - 1))
+        return DiagonalGaussianDistribution(moments.float())
+
+    def _denoiser_step(self, images: Tensor, tokens: Tensor, step: int) -> dict[str, Tensor]:
+        random = generator(_CPU, self.seed, 5, step)
+        with torch.no_grad():
+            latents = self._drawn_latents(images, random) * self.networks["scaling"].factor
+        eps = torch.randn(latents.shape, generator=random).to(images.device)
+        t = self._draw_timesteps(len(images), step, random).to(images.device)
+        alpha = self.alphas[t][:, None, None, None]
+        # z_t = sqrt(abar_t) z_0 + sqrt(1 - abar_t) eps  (DDPM, equation 4)
+        noisy = (alpha.sqrt() * latents + (1 - alpha).sqrt() * eps).contiguous(memory_format=torch.channels_last)
+        with autocast(self.torch_device, self.precision):
+            context = self.networks["text_encoder"](tokens).last_hidden_state
+            predicted = self.networks["unet"](noisy, t, context).sample
+        errors = (predicted.float() - eps).square().mean((1, 2, 3))
+        loss = (self._weights(t, step) * errors).mean()
+        done = step - self.autoencoder_steps
+        steps = self._denoising_steps
+        self._descend("denoiser", loss, self.learning_rate * cosine(done, steps, max(1, steps // 20)))
+        self._average(done)
+        return {"noise": errors.detach().mean()}
+
+    def _draw_timesteps(self, n: int, step: int, random: torch.Generator) -> Tensor:
+        t = torch.randint(TIMESTEPS, (n,), generator=random)
+        if not self._halved(step):
+            return t
+        chosen = torch.rand(n, generator=random) < self.noisy
+        return torch.where(chosen, (TIMESTEPS + t) // 2, t)
+
+    def _weights(self, t: Tensor, step: int) -> Tensor:
+        """1, and more where there is more noise than picture; min-SNR weighting (Hang et al., equation 8) besides."""
+        snr = self.alphas[t] / (1 - self.alphas[t])
+        weights = (1 / snr).clamp(1, self.most)
+        if self.min_snr and self._halved(step):
+            weights = weights * (self.min_snr / snr).clamp(max=1)
+        return weights
+
+    def _descend(self, name: str, loss: Tensor, rate: float) -> None:
+        optimiser = self.optimisers[name]
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        for group in optimiser.param_groups:
+            group["lr"] = rate
+            nn.utils.clip_grad_norm_(group["params"], 1.0)
+        optimiser.step()
+
+    @torch.no_grad()
+    def _average(self, step: int) -> None:
+        """Moving average of the weights; its decay grows to ``ema`` so that the first weights are soon forgotten."""
+        decay = min(self.ema, (1 + step) / (10 + step))
+        for name in ("unet", "text_encoder"):
+            ours = list(self.networks[f"ema_{name}"].parameters())
+            torch._foreach_lerp_(ours, list(self.networks[name].parameters()), 1 - decay)
+
+    def _finish(self, data: CachedDataset) -> None:
+        """A rate that is too high ends in a U-Net that predicts no noise at all, with a loss of 1 for good."""
+        last = [entry["noise"] for entry in self.history_ if "noise" in entry][-5:]
+        if self._denoising_steps > 200 and np.mean(last) > 0.9:
+            warnings.warn(
+                f"{self!r}: the loss of the U-Net is {np.mean(last):.2f}, that of predicting nothing is 1; "
+                "lower learning_rate",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+
+    # --- what comes out -------------------------------------------------------------------------------------------
+
+    def pipeline(self) -> Pipeline:
+        """The trained pipeline, a copy with the averaged weights. Raises InputError before ``fit``."""
+        self._ready()
+        vae = copy.deepcopy(self.networks["vae"])
+        vae.register_to_config(scaling_factor=float(self.networks["scaling"].factor) or 1.0)
+        unet, text_encoder = (copy.deepcopy(self.networks[f"ema_{n}"]) for n in ("unet", "text_encoder"))
+        return Pipeline(unet, vae, text_encoder, self.tokenizer_, self.scheduler_, self.name)
+
+    def sample(self, texts: Sequence[str], steps: int = 25, guidance: float = 3.0, seed: int = 0) -> Tensor:
+        """Draw one picture a text with the weights as they are now; see :func:`ulm.diffusion.sampling.sample`."""
+        return sampling.sample(self.pipeline(), texts, steps, guidance, seed, self.precision)
+
+    def save_pretrained(
+        self, folder: Path | str, detector_only: bool = False, card: dict[str, Any] | None = None
+    ) -> None:
+        """Write the pipeline in diffusers' layout, fp16 safetensors, and beside it ``config.json``.
+
+        ``diffusers.StableDiffusionPipeline.from_pretrained(folder)`` and :func:`ulm.diffusion.load` read it.
+
+        Args:
+            folder: Made if it is not there; a pipeline that is there is replaced.
+            detector_only: Changes nothing: there is nothing to leave out.
+            card: Facts on how the model was made.
+        """
+        folder = Path(folder)
+        self.pipeline().save(folder)
+        files = sorted(folder.glob("*/*.safetensors"))
+        config = {
+            "method": self.name,
+            "parameters": self.get_params() | {"device": "auto"},
+            "networks": sorted(self.detector_parts),
+            "sha256": {f.relative_to(folder).as_posix(): zoo.checksum(f) for f in files},
+            "vocabulary": self.vocabulary_,
+            "history": self.history_,
+            "card": card or {},
+        }
+        runs.atomic_write(folder / "config.json", json.dumps(config, indent=1) + "\n")
+
+    def _load_weights(self, folder: Path, names: list[str]) -> None:
+        self.vocabulary_ = list(zoo.config(folder).get("vocabulary", VOCABULARY))
+        trained = pipelines.load(str(folder), "cpu", "float32")
+        self.initialise()
+        try:
+            for name, network in trained.networks.items():
+                self.networks[name].load_state_dict(network.state_dict())
+                if f"ema_{name}" in self.networks:
+                    self.networks[f"ema_{name}"].load_state_dict(network.state_dict())
+        except RuntimeError as error:
+            raise InputError(f"{folder}: weights and config.json do not fit together; make the model again") from error
+        scaling: Any = self.networks["scaling"]
+        scaling.factor.fill_(trained.vae.config.scaling_factor)
+
+
+@torch.no_grad()
+def begin_as_identity(unet: UNet2DConditionModel) -> None:
+    """Make a fresh U-Net predict that all it sees is noise: ``eps = z_t``, divided by its root mean square.
+
+    At large timesteps this is nearly right, and the error that is left there is what pictures are made of: a U-Net of
+    random weights needs thousands of steps to hand its input through that exactly. As in the original code of latent
+    diffusion all residual branches begin with zeros; besides, each number of the latent is taken by a channel with its
+    sign and by one against it, along the outermost skip connection, and put together again after the last
+    nonlinearity: silu(x) - silu(-x) = x.
+
+    Args:
+        unet: Of at least twice as many channels at its finest level as the latent has.
+    """
+    for name, module in unet.named_modules():
+        if name.endswith((".conv2", ".proj_out")):
+            nn.init.zeros_(module.weight)
+            nn.init.zeros_(module.bias)
+    numbers = unet.conv_in.in_channels
+    signs = torch.eye(numbers).repeat_interleave(2, 0) * torch.tensor([1.0, -1.0]).repeat(numbers)[:, None]
+    last = unet.up_blocks[-1].resnets[-1].conv_shortcut
+    for layer in (unet.conv_in, last):
+        layer.weight[: 2 * numbers] = 0
+        layer.bias[: 2 * numbers] = 0
+    unet.conv_in.weight[: 2 * numbers, :, 1, 1] = signs
+    # Its input: what comes from below, then the skip connection.
+    below = last.in_channels - unet.conv_in.out_channels
+    last.weight[: 2 * numbers, below : below + 2 * numbers, 0, 0] = torch.eye(2 * numbers)
+    nn.init.zeros_(unet.conv_out.weight)
+    nn.init.zeros_(unet.conv_out.bias)
+    unet.conv_out.weight[:, : 2 * numbers, 1, 1] = signs.T
+
+
+def _decoder(vae: nn.Module) -> list[nn.Parameter]:
+    """What comes after the latents."""
+    return [p for name, p in vae.named_parameters() if name.startswith(("decoder.", "post_quant_conv."))]
+
+
+def vocabulary(texts: Sequence[str]) -> list[str]:
+    """Words that are one token each: the scenes', then the most frequent others of ``texts``, at most 4,000."""
+    counts = Counter(word for text in dict.fromkeys(texts) for word in words(text))
+    others = sorted(set(counts) - set(VOCABULARY), key=lambda word: (-counts[word], word))
+    return [*VOCABULARY, *others[:MOST_NEW_WORDS]]
+
+
+def perceptual_distance(trunk: VGG, first: Tensor, second: Tensor) -> Tensor:
+    """Mean squared distance of activations that are normalised over the channels (as LPIPS, Zhang et al., CVPR 2018).
+
+    Args:
+        trunk: A frozen perceptual network.
+        first: ``(B, 3, H, W)`` in [0, 1]; gradients flow here.
+        second: The same, without gradients.
+
+    Returns:
+        A scalar from 0 to 4, the mean over all taps and places.
+    """
+    with torch.no_grad():
+        wanted = [F.normalize(tap.float(), dim=1) for tap in trunk(second)]
+    found = [F.normalize(tap.float(), dim=1) for tap in trunk(first)]
+    distances = [(a - b).square().sum(1).mean() for a, b in zip(found, wanted, strict=True)]
+    return torch.stack(distances).mean()
