@@ -84,6 +84,17 @@ def test_a_file_that_is_no_file_of_tensors_is_ignored(model, folder, calls):
     assert calls[3:] == [3, 3, 3, 2]
 
 
+def test_a_full_disk_loses_nothing(model, folder, calls, monkeypatch):
+    def full(path, content):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(keeping, "atomic_write", full)
+    with pytest.warns(RuntimeWarning, match="No space left on device"):
+        found = evaluation.detect(model, Squares(6), batch=3)
+    assert found.found.shape == (6, 4, 2)
+    assert calls == [3, 3]
+
+
 def test_a_short_pass_writes_nothing(model, tmp_path, monkeypatch, calls):
     monkeypatch.setenv("ULM_CACHE", str(tmp_path / "cache"))
     with pytest.raises(Killed):

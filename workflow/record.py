@@ -1,12 +1,11 @@
-r"""Train a method on a labelled folder of photographs, measure it on subjects never seen, and write results/.
+"""Train a method on a labelled folder of photographs, measure it on subjects never seen, and write results/.
 
 Labels are used for the regressor and for measuring alone. The learning curve is measured on the validation subjects,
 the recorded numbers on the test subjects, once, at the end.
 
 Examples:
     python workflow/record.py --data coco:DATA/faces-ytf --landmarks 10 --steps 5000
-    ulm fit --method pocket --start pocket --data coco:DATA/faces-ytf --out POCKET --steps 2000 \
-        -p autoencoder_steps 0 -p half_steps 0 -p decoder_steps 500
+    ulm fit --method pocket --data coco:DATA/faces-ytf --out POCKET
     python workflow/record.py --data coco:DATA/faces-ytf --method stable-keypoints --backbone POCKET
 """
 
@@ -117,7 +116,11 @@ def main() -> None:
     id = f"book/{arguments.name}" + ("" if arguments.method == "imm" else f"-{arguments.method}")
     measured = [runs.measurement(id, r, c, v, made) for r, c, v in cells if v is not None]
     runs.record(measured, arguments.results / f"{arguments.name}.json")
-    curve = {"what": "learning curve", "history": model.history_, "provenance": made}
+    curve = {
+        "what": "learning curve" + (", validation subjects" if watched else ""),
+        "history": model.history_,
+        "provenance": made,
+    }
     runs.atomic_write(arguments.results / "curves" / f"{name}.json", json.dumps(curve, indent=1) + "\n")
     print(json.dumps({r + " " + c: round(v, 2) for r, c, v in cells if v is not None}))
 

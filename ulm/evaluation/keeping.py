@@ -7,7 +7,9 @@ cache folder once a minute and removed at the end; a pass that ends within a min
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -45,9 +47,19 @@ class Kept:
         if part == len(self.found):
             self.found.append(to_array(look()))
             if self.path is not None and time.monotonic() - self.saved >= SECONDS:
-                atomic_write(self.path, save({f"{n:06d}": values for n, values in enumerate(self.found)}))
-                self.saved = time.monotonic()
+                self._write(self.path)
         return self.found[part]
+
+    def _write(self, path: Path) -> None:
+        try:
+            atomic_write(path, save({f"{n:06d}": values for n, values in enumerate(self.found)}))
+        except OSError as error:
+            # A full disk is no reason to lose what is in memory.
+            warnings.warn(
+                f"cannot keep what is found so far ({error}); a kill will lose it", RuntimeWarning, stacklevel=4
+            )
+            self.path = None
+        self.saved = time.monotonic()
 
     def finish(self) -> Array:
         """All of it in one array; nothing has to be kept any longer."""

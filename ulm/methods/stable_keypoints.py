@@ -3,8 +3,8 @@
 The cross-attention of a text-to-image model says, for each word, where in the image it applies. So N token embeddings
 are put in the place of a text and optimised, the model itself frozen, until each responds in one small spot (a Gaussian
 at its own maximum) and moves with the image. K tokens that are sharp and far apart are the landmarks; their maxima,
-averaged over random views of an image, are the places. The chapter 'StableKeypoints, step by step' derives every
-function here.
+averaged over random views of an image, are the places. The chapter 'StableKeypoints, step by step', still to come,
+derives every function here.
 
 Where the paper and its authors' code differ, ``convention`` decides; ``release`` is the default because the published
 numbers came from code like it. Each setting may be given by itself as well (None: as the convention says):
