@@ -570,6 +570,8 @@ def test_monitor():
     assert set(values) == {"forward_nme", "backward_nme", "mean_shape_nme"}
     assert values["forward_nme"] < 1e-3
     assert measure(Moments().untrained(), 2)["forward_nme"] == pytest.approx(values["mean_shape_nme"])
+    # As the profile `paper` asks for: all labels.
+    assert ev.monitor(Dots(40, "test"), Dots(60), labels=None, regressor="imm-bias")(Moments(), 1)["forward_nme"] < 1e-3
 
 
 def test_supervised_baseline_learns():

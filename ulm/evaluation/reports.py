@@ -391,7 +391,7 @@ def monitor(
     test: Dataset,
     fit: Dataset,
     *,
-    labels: int = 300,
+    labels: int | None = 300,
     limit: int = 300,
     regressor: str | Regressor | Regression = "inter-intra",
     normaliser: str | None = None,
@@ -403,7 +403,7 @@ def monitor(
     Args:
         test: Images that the error is measured on.
         fit: Labelled images for the regressor.
-        labels: Most images of ``fit`` to use, at random.
+        labels: Most images of ``fit`` to use, at random; None: all.
         limit: Most images of ``test`` to use, evenly spread.
         regressor: A key of ``REGRESSORS``, or a regressor.
         normaliser: A key of ``NORMALISERS``; None: the data set's own.
@@ -413,7 +413,7 @@ def monitor(
     Returns:
         A function of (detector, step) that gives ``forward_nme``, ``backward_nme`` and ``mean_shape_nme``.
     """
-    places = label_subsets(len(fit), min(labels, len(fit)), 1, seed)[0]
+    places = label_subsets(len(fit), min(labels or len(fit), len(fit)), 1, seed)[0]
     shown = fit.batch([int(i) for i in places])
     tested = test.batch([int(i) for i in np.unique(np.linspace(0, len(test) - 1, min(limit, len(test))).astype(int))])
     groups = subset_groups(test.info, subset, tested["landmarks"].shape[1])
