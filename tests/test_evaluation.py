@@ -572,6 +572,8 @@ def test_monitor():
     assert measure(Moments().untrained(), 2)["forward_nme"] == pytest.approx(values["mean_shape_nme"])
     # As the profile `paper` asks for: all labels.
     assert ev.monitor(Dots(40, "test"), Dots(60), labels=None, regressor="imm-bias")(Moments(), 1)["forward_nme"] < 1e-3
+    with pytest.raises(InputError, match="0 labels"):
+        ev.monitor(Dots(40, "test"), Dots(60), labels=0)
 
 
 def test_supervised_baseline_learns():

@@ -413,7 +413,7 @@ def monitor(
     Returns:
         A function of (detector, step) that gives ``forward_nme``, ``backward_nme`` and ``mean_shape_nme``.
     """
-    places = label_subsets(len(fit), min(labels or len(fit), len(fit)), 1, seed)[0]
+    places = label_subsets(len(fit), None if labels is None else min(labels, len(fit)), 1, seed)[0]
     shown = fit.batch([int(i) for i in places])
     tested = test.batch([int(i) for i in np.unique(np.linspace(0, len(test) - 1, min(limit, len(test))).astype(int))])
     groups = subset_groups(test.info, subset, tested["landmarks"].shape[1])
