@@ -49,6 +49,7 @@ from IPython.display import Markdown, display
 from ulm import datasets, evaluation, figures, runs
 from ulm.datasets import procedural
 from ulm.datasets.real import SOURCES
+from ulm.diffusion.captions import caption
 
 
 def table(rows):
@@ -249,6 +250,29 @@ show("toys", "house-numbers", "house-digits")
 card("smallnorb", "svhn")
 
 # %% [markdown]
+# ### Painted faces and birds: for the pocket pipeline
+#
+# Two scenes stand in for no data set. In `procedural:painted-faces` ({numref}`fig-gallery-painted-faces`) and `procedural:painted-birds`
+# ({numref}`fig-gallery-painted-birds`) each part has a vivid colour of its own, drawn by lot, and the caption names it: "red nose, blue mouth, grey left ear". Only the place of a part explains its
+# colour. From them, beside the other scenes, [the pocket pipeline](pocket_pipeline.ipynb) learns that words name parts. No detector of the book
+# is measured on them.
+
+# %% mystnb={"figure": {"caption": "procedural:painted-faces", "name": "fig-gallery-painted-faces"}, "image": {"alt": "Eight flat faces whose parts have loud colours, bare and with 68 landmarks"}} tags=["hide-input"]
+show("painted-faces")
+
+# %% mystnb={"figure": {"caption": "procedural:painted-birds", "name": "fig-gallery-painted-birds"}, "image": {"alt": "Eight flat birds whose parts have loud colours, bare and with up to fifteen landmarks"}} tags=["hide-input"]
+show("painted-birds")
+
+# %% tags=["hide-input"]
+Markdown(
+    "The first of each in words: "
+    + "; ".join(
+        f"*{caption(scene, 'test', 0)}*" for scene in ("painted-faces", "painted-birds")
+    )
+    + "."
+)
+
+# %% [markdown]
 # ## Could one guess?
 #
 # A stand-in on which the mean shape does well would teach nothing: a detector could succeed by remembering places. So here is the error
@@ -336,6 +360,7 @@ Markdown(
 #
 # - ✓ a stand-in for each data set of the papers, and what the real one is;
 # - ✓ landmarks that are hidden, and landmarks that move in videos;
+# - ✓ two scenes that stand in for nothing, and are there for their captions;
 # - ✓ how far a guess gets on each.
 #
 # Run it again: `ulm run notebooks/data_gallery -p data_root DATA`. Next: [IMM, step by step](imm_method.ipynb).

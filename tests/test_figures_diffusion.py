@@ -175,11 +175,13 @@ def test_layout_numbers_all_cross_attentions():
 def test_plan_of_latent_diffusion_draws_with_and_without_pictures(images):
     empty = figures.latent_diffusion()
     assert written_in(empty).count("?") == 5
-    full = figures.latent_diffusion(
-        dict.fromkeys(("image", "latent", "noisy", "noise", "redrawn"), images[0]), "red hair"
-    )
+    pictures = dict.fromkeys(("image", "latent", "noisy", "predicted", "redrawn"), images[0])
+    full = figures.latent_diffusion(pictures, "red hair", "velocity")
     assert "?" not in written_in(full)
     assert any("red hair" in text for text in written_in(full))
+    for figure, target in ((empty, "noise"), (full, "velocity")):
+        assert [text.split(" $")[0] for text in written_in(figure) if "predicted" in text] == [f"predicted {target}"]
+        assert ("epsilon" in " ".join(written_in(figure))) == (target == "noise")
 
 
 # ------------------------------------------------------------------------------------------- StableKeypoints: results

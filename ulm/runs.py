@@ -52,8 +52,9 @@ PROFILES: dict[str, dict[str, Any]] = {
         "pocket": {
             "config": "tiny",
             "steps": 7,
+            "text_steps": 1,
             "autoencoder_steps": 2,
-            "half_steps": 2,
+            "half_steps": 1,
             "decoder_steps": 1,
             "batch_size": 4,
             "perceptual": "",
@@ -83,7 +84,15 @@ PROFILES: dict[str, dict[str, Any]] = {
         "diffusion": {"size": 64, "data": 4000, "fit": 100, "test": 100, "labels": 100, "views": 2},
         "imm": {**_SHORT_ROAD, "image_size": 64, "width": 16, "batch_size": 16, "steps": 8000},
         "colourisation": {"image_size": 64, "width": 16, "batch_size": 32, "steps": 1500},
-        "pocket": {"steps": 9000, "autoencoder_steps": 1000, "half_steps": 5000, "decoder_steps": 500},
+        "pocket": {
+            "steps": 5700,
+            "text_steps": 600,
+            "autoencoder_steps": 1800,
+            "half_steps": 1900,
+            "batch_size": 8,
+            "autoencoder_rate": 3e-3,
+            "perceptual": "",
+        },
         "stable-keypoints": {
             "image_size": 128,
             "n_tokens": 100,
@@ -106,6 +115,7 @@ PROFILES: dict[str, dict[str, Any]] = {
         # No paper has a pocket pipeline: this is what an hour of a large GPU allows.
         "pocket": {
             "steps": 160_000,
+            "text_steps": 1_000,
             "autoencoder_steps": 15_000,
             "half_steps": 80_000,
             "decoder_steps": 5_000,

@@ -97,6 +97,8 @@ SCENES: dict[str, _Entry] = {
     ),
     "toys": _entry("toys", "ToyScene", "shapes"),
     **dict.fromkeys(("house-numbers", "house-digits"), _entry("house_numbers", "HouseNumberScene")),
+    "painted-faces": _entry("painted", "PaintedFaceScene", "faces"),
+    "painted-birds": _entry("painted", "PaintedBirdScene", "birds", "shapes"),
 }
 
 

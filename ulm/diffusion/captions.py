@@ -21,7 +21,19 @@ from typing import Any
 
 import numpy as np
 
-from ulm.datasets import birds, bodies, cats, faces, house_numbers, people, procedural, signers, talking_faces, toys
+from ulm.datasets import (
+    birds,
+    bodies,
+    cats,
+    faces,
+    house_numbers,
+    painted,
+    people,
+    procedural,
+    signers,
+    talking_faces,
+    toys,
+)
 from ulm.datasets.base import Dataset, Subset
 from ulm.datasets.cache import CachedDataset, cache_folder
 from ulm.datasets.folder import FolderDataset
@@ -30,8 +42,8 @@ from ulm.datasets.procedural import ProceduralDataset
 from ulm.errors import InputError
 from ulm.runs import atomic_write
 
-MOST_WORDS = 37
-"""With the tokens that begin and end a text, a caption stays below 40 tokens."""
+MOST_WORDS = 57
+"""With the tokens that begin and end a text, a caption stays below 60 tokens."""
 
 RGB = tuple[float, float, float]
 Palette = tuple[tuple[str, RGB], ...]
@@ -420,6 +432,29 @@ def _sign(what: str, style: house_numbers.Style) -> str:
     return _join(what, [ink], plate, wall)
 
 
+# ---------------------------------------------------------------------------------------------- paintings
+
+
+def _painted_face(scene: str, split: str, index: int) -> str:
+    face = painted.sample_painted_face(procedural.generator(scene, split, index))
+    parts = [f"{colour} {part}" for part, colour in face.names.items() if part != "background"]
+    return ", ".join(["a painted face", *parts, *_ground(face.names), _looking(face.pose.yaw, face.pose.pitch)])
+
+
+def _painted_bird(scene: str, split: str, index: int) -> str:
+    bird = painted.sample_painted_bird(procedural.generator(scene, split, index))
+    facing = _facing(float(bird.heading[0]))
+    hidden = {"seen from behind": ("throat", "breast", "belly", "beak"), "seen from the front": ("back",)}
+    out = {"background", *hidden.get(facing, ()), *(("legs",) if bird.bird.place == "flight" else ())}
+    parts = [f"{colour} {part}" for part, colour in bird.names.items() if part not in out]
+    return ", ".join(["a painted bird", *parts, *_ground(bird.names), facing])
+
+
+def _ground(names: dict[str, str]) -> list[str]:
+    """The background's colour, where it has one."""
+    return [f"{names['background']} background"] if "background" in names else []
+
+
 # ---------------------------------------------------------------------------------------------- vocabulary
 
 _PHRASES = """
@@ -431,11 +466,13 @@ bird crown throat breast belly wings tail beak legs raised
 person fashion model jacket dress bare arms short sleeves sash skirt shorts jeans trousers boots shoes cap beard one
 arm both standing walking exercising signer hands hand low
 grey toy away above side lit house number digit metal ink plate tiles
+painted
 """
 _TABLES: tuple[Any, ...] = (
     [name for palette in (COLOURS, HAIRS, EYES, SKINS, LIPS, FURS, CAT_EYES, NOSES) for name, _ in palette],
     *(table.values() for table in (_STYLES, _BEARDS, _PLACES, _PATTERNS, _WALLS, _PLATES)),
-    *_TOYS, _CATEGORIES, _LIGHTS, [kind.name for kind in birds.KINDS],
+    *_TOYS, _CATEGORIES, _LIGHTS, [kind.name for kind in birds.KINDS], painted.FACE_PARTS, painted.BIRD_PARTS,
+    painted.PAINTS,
 )  # fmt: skip
 VOCABULARY: tuple[str, ...] = tuple(sorted({*words(_PHRASES), *words(" ".join(w for t in _TABLES for w in t))}))
 """All tokens that captions of procedural scenes are made of; a tokeniser of whole words needs no others."""
@@ -453,6 +490,8 @@ _WRITERS: dict[str, Callable[[str, str, int], str]] = {
     **dict.fromkeys(birds.SCENES, _bird),
     "toys": _toy,
     **dict.fromkeys(house_numbers.SCENES, _house_number),
+    "painted-faces": _painted_face,
+    "painted-birds": _painted_bird,
 }
 
 

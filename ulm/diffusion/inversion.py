@@ -20,7 +20,7 @@ def inversion_steps(
     ``z_next = sqrt(abar_next) z_0 + sqrt(1 - abar_next) e``.
 
     Args:
-        pipeline: Whose U-Net predicts the noise.
+        pipeline: Whose U-Net predicts the noise, or the velocity.
         latents: ``(B, 4, h, w)`` clean latents.
         context: ``(L, D)``, ``(1, L, D)`` or ``(B, L, D)``; the papers use the empty caption.
         steps: Number of U-Net calls; timesteps are 1000 / ``steps`` apart.
@@ -59,7 +59,7 @@ def invert(
     """Latents at chosen timesteps of DDIM inversion; see :func:`inversion_steps` for the other arguments.
 
     Args:
-        pipeline: Whose U-Net predicts the noise.
+        pipeline: Whose U-Net predicts the noise, or the velocity.
         latents: ``(B, 4, h, w)`` clean latents.
         context: ``(L, D)``, ``(1, L, D)`` or ``(B, L, D)``.
         keep: Timesteps among ``timesteps(pipeline, steps)`` and ``first``; None keeps the last, the noise, alone.

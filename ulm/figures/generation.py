@@ -171,14 +171,18 @@ def _log_ticks(axis: Axes, levels: Mapping[str, float]) -> None:
 
 
 @drawing
-def latent_diffusion(pictures: Mapping[str, Values] | None = None, caption: str = "a caption") -> Figure:
+def latent_diffusion(
+    pictures: Mapping[str, Values] | None = None, caption: str = "a caption", target: str = "noise"
+) -> Figure:
     """Latent diffusion as a diagram: above the training, at the right what sampling adds.
 
     Args:
-        pictures: Images to put in, ``(3, H, W)``: ``image``, ``latent``, ``noisy``, ``noise``, ``redrawn``. What is not
-            given is an empty frame.
+        pictures: Images to put in, ``(3, H, W)``: ``image``, ``latent``, ``noisy``, ``predicted``, ``redrawn``. What is
+            not given is an empty frame.
         caption: The text that goes into the text encoder.
+        target: What the U-Net predicts, ``noise`` or ``velocity``.
     """
+    sign = r"\epsilon" if target == "noise" else "v"
     figure = plt.figure(figsize=(WIDTH, 0.4 * WIDTH))
     axis = figure.add_axes((0, 0, 1, 1))
     axis.set(xlim=(0, 100), ylim=(0, 40))
@@ -188,7 +192,7 @@ def latent_diffusion(pictures: Mapping[str, Values] | None = None, caption: str 
         "image": (1, 23, r"picture $\mathbf{x}$", True),
         "latent": (28, 23, r"latents $\mathbf{z}_0$", True),
         "noisy": (48, 23, r"noisy latents $\mathbf{z}_t$", True),
-        "noise": (84, 23, r"predicted noise $\hat{\mathbf{\epsilon}}$", True),
+        "predicted": (84, 23, rf"predicted {target} $\hat{{\mathbf{{{sign}}}}}$", True),
         "redrawn": (1, 4, r"redrawn $\hat{\mathbf{x}}$", False),
     }
     for name, (left, bottom, words, above) in frames.items():
@@ -206,7 +210,7 @@ def latent_diffusion(pictures: Mapping[str, Values] | None = None, caption: str 
     axis.text(71.5, 29, "U-Net", ha="center", va="center", fontsize=9)
     diagram_box(axis, (62, 11.5, 19, 5), "text encoder", "network")
     axis.text(71.5, 7, textwrap.fill(f"“{caption}”", 42), ha="center", va="center", fontsize=8, style="italic")
-    diagram_box(axis, (84, 11.5, 15, 5), r"loss $\Vert\epsilon - \hat\epsilon\,\Vert^2$", "loss")
+    diagram_box(axis, (84, 11.5, 15, 5), rf"loss $\Vert {sign} - \hat{{{sign}}}\,\Vert^2$", "loss")
     axis.text(44, 30.2, "+ noise", ha="center", va="bottom", fontsize=8)
     for start, end, words in (
         ((13, 29), (15.5, 29), ""), ((25.5, 29), (28, 29), ""), ((40, 29), (48, 29), ""), ((60, 29), (62.5, 29), ""),

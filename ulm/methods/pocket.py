@@ -1,39 +1,28 @@
 """Training of the pocket pipeline: a latent diffusion model in Stable Diffusion 1.5's layout that a laptop can train.
 
-One run, one checkpoint, five stages, in the order of Rombach et al. (High-Resolution Image Synthesis with Latent
+One run, one checkpoint, four stages, in the order of Rombach et al. (High-Resolution Image Synthesis with Latent
 Diffusion Models, CVPR 2022):
 
-1. a KL autoencoder: mean absolute error, a perceptual distance (activations of the book's own colourising network) and
+1. a CLIP-style text encoder, on captions alone: see :mod:`ulm.diffusion.phrases`. Afterwards it rests, as that of
+   Stable Diffusion does;
+2. a KL autoencoder: mean absolute error, a perceptual distance (activations of the book's own colourising network) and
    a small Kullback-Leibler term. Its last act is to measure the *scaling factor*, one over the latents' deviation;
-2. a CLIP-style text encoder, from nothing, together with
-3. the U-Net, which predicts the noise (epsilon, as Stable Diffusion 1.5 does) in latents with their captions; one
-   caption in ten is empty, for guidance without a classifier (Ho and Salimans, 2022). What ships is a moving average
-   of both networks' weights. First on pictures of half the side, three times as many in a step, as Stable Diffusion's
-   first version learnt from 256 pixels before 512: where things are and what colour they have is learnt there, and
-   takes thousands of steps; at half the side an image costs about a quarter;
-4. the same at full size, where small noise counts as in DDPM, as StableKeypoints looks at t near 0;
-5. the decoder once more, by itself: the latents stay as they are, so that the U-Net stays right. Stable Diffusion's
-   later decoders (ft-EMA, ft-MSE) were made in this way.
+3. the U-Net. It predicts the velocity ``v = sqrt(abar_t) eps - sqrt(1 - abar_t) z_0`` (Salimans and Ho, 2022; Stable
+   Diffusion 2.1) of latents with their captions; one caption in ten is empty, for guidance without a classifier (Ho
+   and Salimans, 2022). Where there is more noise than picture the velocity is nearly the picture itself, and there
+   captions decide; a small U-Net that predicts the noise, as Stable Diffusion 1.5 does, spends thousands of steps on
+   handing that noise through and reads no captions meanwhile. At first pictures have half the side, four times as many
+   in a step, as Stable Diffusion's first version learnt from 256 pixels before 512: what goes where is learnt there,
+   from many pictures. What ships is a moving average of the weights;
+4. the decoder once more, by itself, if asked for: the latents stay as they are, so that the U-Net stays right. Stable
+   Diffusion's later decoders (ft-EMA, ft-MSE) were made in this way.
 
-**Why these sizes** (``CONFIGS["pocket"]``; multiply-accumulates of one image forward, by torch's counter; a training
-step is about six floating-point operations for each):
-
-==========================================  =========  =======  ==================  =======================
-U-Net channels, image, latent               U-Net      encoder  decoder             step of 16, U-Net alone
-==========================================  =========  =======  ==================  =======================
-32, 64, 128, 192; 64 px, 32 x 32 (chosen)   1.34 G     0.32 G   0.55 G (f = 2)      128 GFLOP
-48, 96, 160, 160; 64 px, 32 x 32            2.30 G     0.32 G   0.55 G (f = 2)      221 GFLOP
-96, 160, 224, 224; 64 px, 16 x 16           1.34 G     0.30 G   0.81 G (f = 4)      128 GFLOP
-48, 96, 192, 192; 96 px, 24 x 24            1.29 G     0.72 G   1.85 G (f = 4)      124 GFLOP
-==========================================  =========  =======  ==================  =======================
-
-The taps of StableKeypoints lie on grids of a quarter and a half of the latent's side: 8 and 16 for a latent of 32, but
-4 and 8 for one of 16, too coarse to tell an eye from a brow. So the latent has 32 x 32 places, four numbers each, of an
-image of 64 x 64 (a third of its numbers: reconstruction is easy). Self-attention over 1,024 places costs 0.34 of the
-1.34 G and nearly half of the time, as its backward pass is slow on processors; one head there instead of two saves an
-eighth of a step, and the level has only 32 channels. Fused attention is three times as fast as the written out one (16
-images, one head, forward and backward: 0.12 s against 0.38 s on one core). The channels go to the coarse levels, where
-they cost little time: 12.6 million parameters, 28 MB in fp16 with everything.
+**Why these sizes** (``CONFIGS["pocket"]``). The taps of StableKeypoints lie on grids of a quarter and a half of the
+latent's side: 8 and 16 for a latent of 32, but 4 and 8 for one of 16, too coarse to tell an eye from a brow. So the
+latent has 32 x 32 places, four numbers each, of an image of 64 x 64 (a third of its numbers: reconstruction is easy,
+and a narrow autoencoder will do). Self-attention over 1,024 places costs a quarter of the 1.36 G multiply-accumulates
+of a forward pass and more of the time, as its backward pass is slow on processors; so that level has 32 channels and
+one head. The channels go to the coarse levels, where they cost little time.
 """
 
 from __future__ import annotations
@@ -49,7 +38,7 @@ from typing import Any, Self, cast
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers import UNet2DConditionModel
+from diffusers import DDIMScheduler
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from torch import Tensor, nn
 
@@ -59,7 +48,9 @@ from ulm.datasets.cache import CachedDataset, cached
 from ulm.datasets.hashing import digest
 from ulm.diffusion import pipelines, sampling
 from ulm.diffusion.captions import VOCABULARY, captions, words
+from ulm.diffusion.phrases import Phrases
 from ulm.diffusion.pipelines import CONFIGS, Pipeline
+from ulm.diffusion.taps import cross_attentions
 from ulm.errors import InputError
 from ulm.methods.training import Trainable, cosine
 from ulm.networks import perceptual as perceptual_networks
@@ -131,12 +122,16 @@ class Pocket(Trainable):
     Args:
         config: A key of :data:`ulm.diffusion.pipelines.CONFIGS`, or a dict like theirs.
         steps: Steps of training in all.
-        autoencoder_steps: How many of them, the first ones, train the autoencoder; 0 keeps that of ``start``.
-        half_steps: How many of them, those after the autoencoder's, train U-Net and text encoder on pictures of half
-            the side.
+        text_steps: How many of them, the first ones, train the text encoder, on the captions of four batches each; 0
+            keeps that of ``start``.
+        autoencoder_steps: How many of them, those after the text encoder's, train the autoencoder; 0 keeps that of
+            ``start``.
+        half_steps: How many of the U-Net's steps, its first ones, see pictures of half the side, four times as many in
+            a step.
         decoder_steps: How many of them, the last ones, train the decoder alone.
-        batch_size: Images in a step; at half the side three times as many.
-        learning_rate: Of AdamW for U-Net and text encoder; a short warm-up, then a half cosine to zero.
+        batch_size: Images in a step; at half the side four times as many.
+        text_rate: Of AdamW for the text encoder; a short warm-up, then a half cosine to zero.
+        learning_rate: The same for the U-Net; a short warm-up, then a half cosine to zero.
         autoencoder_rate: The same for the autoencoder, and again for the decoder alone.
         perceptual: The perceptual network of the autoencoder's loss, see
             :func:`ulm.networks.perceptual.load`; empty: no such term.
@@ -144,13 +139,6 @@ class Pocket(Trainable):
         kl_weight: Of the Kullback-Leibler term, a mean over the numbers of a latent (LDM: 1e-6 of the sums).
         empty: Share of captions left out, for guidance.
         drop_part: Share of a caption's parts left out, so that short captions work too.
-        min_snr: gamma of min-SNR weighting (Hang et al., ICCV 2023) at half the side, which speeds up training but
-            hardly trains small noise; 0: as at full size.
-        noisy: Share of timesteps that are drawn from the noisier half of them, at half the side.
-        most: The largest weight of a timestep. DDPM's loss, that of the noise, hardly counts errors of the picture
-            where there is more noise than picture, and there captions decide what is drawn. So a timestep of
-            signal-to-noise ratio below 1 weighs 1 / SNR, which is the error of the picture, up to ``most``; 1: as in
-            DDPM.
         ema: Decay of the moving average of the weights; its start is quicker.
         precision: ``auto`` (bfloat16 where the device is fast at it), ``float32`` or ``bfloat16``.
         seed: Of initialisation, order, noise and captions' gaps.
@@ -173,26 +161,25 @@ class Pocket(Trainable):
     detector_parts = ("vae", "unet", "text_encoder", "scaling")
     saved_parts = detector_parts
     # Bumped when the same settings no longer give the same weights.
-    version = 1
+    version = 2
 
     def __init__(
         self,
         config: str | dict[str, Any] = "pocket",
         steps: int = 20_000,
+        text_steps: int = 500,
         autoencoder_steps: int = 2_000,
         half_steps: int = 0,
         decoder_steps: int = 0,
         batch_size: int = 16,
-        learning_rate: float = 1.5e-3,
+        text_rate: float = 2e-3,
+        learning_rate: float = 1e-3,
         autoencoder_rate: float = 1e-3,
         perceptual: str = "vgg16-colour",
         perceptual_weight: float = 0.1,
         kl_weight: float = 1e-4,
         empty: float = 0.1,
         drop_part: float = 0.1,
-        min_snr: float = 5.0,
-        noisy: float = 0.5,
-        most: float = 20.0,
         ema: float = 0.999,
         precision: str = "auto",
         seed: int = 0,
@@ -204,6 +191,7 @@ class Pocket(Trainable):
         if isinstance(config, str) and config not in CONFIGS:
             raise InputError(f"found config={config!r}, expected one of {', '.join(CONFIGS)}, or a dict like theirs")
         others = {
+            "text_steps": text_steps,
             "autoencoder_steps": autoencoder_steps,
             "half_steps": half_steps,
             "decoder_steps": decoder_steps,
@@ -211,11 +199,9 @@ class Pocket(Trainable):
         if min(others.values()) < 0 or sum(others.values()) >= steps:
             found = ", ".join(f"{name}={value}" for name, value in others.items())
             raise InputError(f"found {found}, expected at least 0, and together less than steps={steps}")
-        shares = {"empty": empty, "drop_part": drop_part, "ema": ema, "noisy": noisy}
+        shares = {"empty": empty, "drop_part": drop_part, "ema": ema}
         if bad := [f"{n}={v!r}" for n, v in shares.items() if not 0 <= v < 1]:
             raise InputError(f"found {', '.join(bad)}, expected at least 0 and below 1")
-        if min_snr < 0 or most < 1:
-            raise InputError(f"found min_snr={min_snr!r}, most={most!r}; expected at least 0, and at least 1")
         if precision not in ("auto", "float32", "bfloat16"):
             raise InputError(f"found precision={precision!r}, expected auto, float32 or bfloat16")
         self.sizes = copy.deepcopy(CONFIGS[config] if isinstance(config, str) else config)
@@ -226,12 +212,13 @@ class Pocket(Trainable):
 
     def _build(self) -> nn.ModuleDict:
         made = pipelines.build(self.sizes, self.seed, self.vocabulary_)
-        self.tokenizer_, self.scheduler_ = made.tokenizer, made.scheduler
-        begin_as_identity(made.unet)
-        averages = {f"ema_{name}": copy.deepcopy(made.networks[name]) for name in ("unet", "text_encoder")}
+        self.tokenizer_ = made.tokenizer
+        self.scheduler_ = DDIMScheduler.from_config(made.scheduler.config, prediction_type="v_prediction")
+        begin(made)
+        average = copy.deepcopy(made.unet)
         for network in made.networks.values():
             network.requires_grad_(True)
-        return nn.ModuleDict({**made.networks, **averages, "scaling": Scaling()})
+        return nn.ModuleDict({**made.networks, "ema_unet": average, "scaling": Scaling()})
 
     def initialise(self) -> None:
         """Build the networks from ``seed`` and the perceptual network of the autoencoder's loss."""
@@ -247,11 +234,11 @@ class Pocket(Trainable):
         adam = lambda parameters, rate: torch.optim.AdamW(  # noqa: E731
             [p for p in parameters if p.requires_grad], lr=rate, betas=(0.9, 0.99), weight_decay=1e-4, fused=True
         )
-        noise = [*nets["unet"].parameters(), *nets["text_encoder"].parameters()]
         return {
+            "text": adam(nets["text_encoder"].parameters(), self.text_rate),
             "autoencoder": adam(nets["vae"].parameters(), self.autoencoder_rate),
             "decoder": adam(_decoder(nets["vae"]), self.autoencoder_rate),
-            "denoiser": adam(noise, self.learning_rate),
+            "denoiser": adam(nets["unet"].parameters(), self.learning_rate),
         }
 
     def _identity(self) -> dict[str, Any]:
@@ -294,30 +281,46 @@ class Pocket(Trainable):
 
     def _start_from(self, start: Trainable) -> None:
         super()._start_from(start)
-        for name in ("unet", "text_encoder"):
-            self.networks[f"ema_{name}"].load_state_dict(self.networks[name].state_dict())
+        self.networks["ema_unet"].load_state_dict(self.networks["unet"].state_dict())
+
+    def _stage(self, step: int) -> tuple[str, int, int]:
+        """Which stage a step belongs to, how many of the stage's steps came before it, and how many there are."""
+        lengths = {
+            "text": self.text_steps,
+            "autoencoder": self.autoencoder_steps,
+            "denoiser": self.steps - self.text_steps - self.autoencoder_steps - self.decoder_steps,
+            "decoder": self.decoder_steps,
+        }
+        for name, length in lengths.items():
+            if step < length:
+                return name, step, length
+            step -= length
+        raise IndexError(step)
 
     def _batch(self, data: CachedDataset, step: int) -> tuple[Tensor, Tensor | None]:
-        """Images of one step and, once the U-Net trains, their captions as tokens ``(B, L)``."""
-        halved = self._halved(step)
-        # Three batches of the loop's order, so that all images are seen equally often.
-        parts = range(3 * step, 3 * step + 3) if halved else [step]
-        indices = torch.cat([self._indices(data, part)[0] for part in parts])
-        images = self._prepare(data.images_uint8(indices))
-        if halved:
-            images = F.avg_pool2d(images, 2)
-        if not 0 <= step - self.autoencoder_steps < self._denoising_steps:
+        """Images of one step, and their captions as tokens ``(B, L)`` where the stage reads them.
+
+        While the text encoder trains, captions of four batches and no images.
+        """
+        stage, texts, halved = self._stage(step)[0], cast(Gallery, data).texts, self._halved(step)
+        # Four batches of the loop's order, so that all images are seen equally often.
+        batches = range(4 * step, 4 * step + 4) if halved or stage == "text" else [step]
+        indices = torch.cat([self._indices(data, batch)[0] for batch in batches])
+        images = torch.empty(0) if stage == "text" else self._prepare(data.images_uint8(indices))
+        if stage not in ("text", "denoiser"):
             return images, None
-        texts = cast(Gallery, data).texts
         rng = np.random.default_rng([self.seed, 3, step])
-        return images, self._tokens([self._gap(texts[int(i)], rng) for i in indices])
+        tokens = self._tokens([self._gap(texts[int(i)], rng) for i in indices])
+        return F.avg_pool2d(images, 2) if halved else images, tokens
 
     def _halved(self, step: int) -> bool:
-        return 0 <= step - self.autoencoder_steps < self.half_steps
+        stage, done, _ = self._stage(step)
+        return stage == "denoiser" and done < self.half_steps
 
     def _images_seen(self, steps: int) -> int:
-        halved = min(max(steps - self.autoencoder_steps, 0), self.half_steps)
-        return (steps + 2 * halved) * self.batch_size
+        before = self.text_steps + self.autoencoder_steps
+        halved = min(max(steps - before, 0), self.half_steps)
+        return (max(0, steps - self.text_steps) + 3 * halved) * self.batch_size
 
     def _gap(self, text: str, rng: np.random.Generator) -> str:
         """The caption, at times without some of its parts, or empty."""
@@ -335,14 +338,25 @@ class Pocket(Trainable):
     # --- steps ----------------------------------------------------------------------------------------------------
 
     def _train_step(self, images: Tensor, tokens: Tensor | None, step: int) -> dict[str, Tensor]:
+        stage, done, steps = self._stage(step)
         if tokens is None:
-            after = step - self.autoencoder_steps - self._denoising_steps
-            return self._decoder_step(images, step, after) if after >= 0 else self._autoencoder_step(images, step)
-        if step == self.autoencoder_steps:
+            take = self._autoencoder_step if stage == "autoencoder" else self._decoder_step
+            return take(images, step, cosine(done, steps))
+        if stage == "text":
+            return self._text_step(tokens, cosine(done, steps, max(1, steps // 10)))
+        if not done:
             self._begin_denoising(images)
-        return self._denoiser_step(images, tokens, step)
+        losses = self._denoiser_step(images, tokens, step, cosine(done, steps, max(1, steps // 20)))
+        self._average(done)
+        return losses
 
-    def _autoencoder_step(self, images: Tensor, step: int) -> dict[str, Tensor]:
+    def _text_step(self, tokens: Tensor, rate: float) -> dict[str, Tensor]:
+        phrases = Phrases(self.tokenizer_, self.sizes["text"]["width"])
+        loss = phrases.loss(self.networks["text_encoder"](tokens).last_hidden_state, tokens.cpu())
+        self._descend("text", loss, self.text_rate * rate)
+        return {"phrases": loss.detach()}
+
+    def _autoencoder_step(self, images: Tensor, step: int, rate: float) -> dict[str, Tensor]:
         posterior = self._posterior(images)
         eps = torch.randn(posterior.mean.shape, generator=generator(_CPU, self.seed, 4, step)).to(images.device)
         with autocast(self.torch_device, self.precision):
@@ -350,17 +364,16 @@ class Pocket(Trainable):
             redrawn = self.networks["vae"].decode(posterior.mean + posterior.std * eps).sample.float() / 2 + 0.5
         loss, losses = self._likeness(redrawn, images)
         losses["kl"] = posterior.kl().mean() / eps[0].numel()
-        rate = self.autoencoder_rate * cosine(step, self.autoencoder_steps)
-        self._descend("autoencoder", loss + self.kl_weight * losses["kl"], rate)
+        self._descend("autoencoder", loss + self.kl_weight * losses["kl"], self.autoencoder_rate * rate)
         return {name: value.detach() for name, value in losses.items()}
 
-    def _decoder_step(self, images: Tensor, step: int, after: int) -> dict[str, Tensor]:
+    def _decoder_step(self, images: Tensor, step: int, rate: float) -> dict[str, Tensor]:
         with torch.no_grad():
             latents = self._drawn_latents(images, generator(_CPU, self.seed, 6, step))
         with autocast(self.torch_device, self.precision):
             redrawn = self.networks["vae"].decode(latents).sample.float() / 2 + 0.5
         loss, losses = self._likeness(redrawn, images)
-        self._descend("decoder", loss, self.autoencoder_rate * cosine(after, self.decoder_steps))
+        self._descend("decoder", loss, self.autoencoder_rate * rate)
         return {name: value.detach() for name, value in losses.items()}
 
     def _likeness(self, redrawn: Tensor, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -379,10 +392,6 @@ class Pocket(Trainable):
         if self.autoencoder_steps or scaling.factor == 0:
             scaling.factor.copy_(1 / self._posterior(images).mean.std().clamp_min(1e-6))
 
-    @property
-    def _denoising_steps(self) -> int:
-        return int(self.steps - self.autoencoder_steps - self.decoder_steps)
-
     def _drawn_latents(self, images: Tensor, random: torch.Generator) -> Tensor:
         """Samples of the posterior, not scaled."""
         posterior = self._posterior(images)
@@ -394,40 +403,25 @@ class Pocket(Trainable):
             moments = vae.quant_conv(vae.encoder(2 * images - 1))
         return DiagonalGaussianDistribution(moments.float())
 
-    def _denoiser_step(self, images: Tensor, tokens: Tensor, step: int) -> dict[str, Tensor]:
+    def _denoiser_step(self, images: Tensor, tokens: Tensor, step: int, rate: float) -> dict[str, Tensor]:
         random = generator(_CPU, self.seed, 5, step)
         with torch.no_grad():
             latents = self._drawn_latents(images, random) * self.networks["scaling"].factor
+            context = self.networks["text_encoder"](tokens).last_hidden_state
         eps = torch.randn(latents.shape, generator=random).to(images.device)
-        t = self._draw_timesteps(len(images), step, random).to(images.device)
+        # One timestep of each B-th part of all: a step sees much and little noise.
+        t = (torch.randperm(len(images), generator=random) + torch.rand(len(images), generator=random)) / len(images)
+        t = (TIMESTEPS * t).long().to(images.device)
         alpha = self.alphas[t][:, None, None, None]
         # z_t = sqrt(abar_t) z_0 + sqrt(1 - abar_t) eps  (DDPM, equation 4)
         noisy = (alpha.sqrt() * latents + (1 - alpha).sqrt() * eps).contiguous(memory_format=torch.channels_last)
+        # v = sqrt(abar_t) eps - sqrt(1 - abar_t) z_0  (Salimans and Ho, appendix D)
+        velocity = alpha.sqrt() * eps - (1 - alpha).sqrt() * latents
         with autocast(self.torch_device, self.precision):
-            context = self.networks["text_encoder"](tokens).last_hidden_state
             predicted = self.networks["unet"](noisy, t, context).sample
-        errors = (predicted.float() - eps).square().mean((1, 2, 3))
-        loss = (self._weights(t, step) * errors).mean()
-        done = step - self.autoencoder_steps
-        steps = self._denoising_steps
-        self._descend("denoiser", loss, self.learning_rate * cosine(done, steps, max(1, steps // 20)))
-        self._average(done)
-        return {"noise": errors.detach().mean()}
-
-    def _draw_timesteps(self, n: int, step: int, random: torch.Generator) -> Tensor:
-        t = torch.randint(TIMESTEPS, (n,), generator=random)
-        if not self._halved(step):
-            return t
-        chosen = torch.rand(n, generator=random) < self.noisy
-        return torch.where(chosen, (TIMESTEPS + t) // 2, t)
-
-    def _weights(self, t: Tensor, step: int) -> Tensor:
-        """1, and more where there is more noise than picture; min-SNR weighting (Hang et al., equation 8) besides."""
-        snr = self.alphas[t] / (1 - self.alphas[t])
-        weights = (1 / snr).clamp(1, self.most)
-        if self.min_snr and self._halved(step):
-            weights = weights * (self.min_snr / snr).clamp(max=1)
-        return weights
+        loss = F.mse_loss(predicted.float(), velocity)
+        self._descend("denoiser", loss, self.learning_rate * rate)
+        return {"velocity": loss.detach()}
 
     def _descend(self, name: str, loss: Tensor, rate: float) -> None:
         optimiser = self.optimisers[name]
@@ -442,14 +436,13 @@ class Pocket(Trainable):
     def _average(self, step: int) -> None:
         """Moving average of the weights; its decay grows to ``ema`` so that the first weights are soon forgotten."""
         decay = min(self.ema, (1 + step) / (10 + step))
-        for name in ("unet", "text_encoder"):
-            ours = list(self.networks[f"ema_{name}"].parameters())
-            torch._foreach_lerp_(ours, list(self.networks[name].parameters()), 1 - decay)
+        ours, theirs = (list(self.networks[name].parameters()) for name in ("ema_unet", "unet"))
+        torch._foreach_lerp_(ours, theirs, 1 - decay)
 
     def _finish(self, data: CachedDataset) -> None:
-        """A rate that is too high ends in a U-Net that predicts no noise at all, with a loss of 1 for good."""
-        last = [entry["noise"] for entry in self.history_ if "noise" in entry][-5:]
-        if self._denoising_steps > 200 and np.mean(last) > 0.9:
+        """A rate that is too high ends in a U-Net that predicts nothing at all, with a loss of 1 for good."""
+        last = [entry["velocity"] for entry in self.history_ if "velocity" in entry][-5:]
+        if self._stage(self.steps - self.decoder_steps - 1)[2] > 200 and np.mean(last) > 0.9:
             warnings.warn(
                 f"{self!r}: the loss of the U-Net is {np.mean(last):.2f}, that of predicting nothing is 1; "
                 "lower learning_rate",
@@ -464,7 +457,7 @@ class Pocket(Trainable):
         self._ready()
         vae = copy.deepcopy(self.networks["vae"])
         vae.register_to_config(scaling_factor=float(self.networks["scaling"].factor) or 1.0)
-        unet, text_encoder = (copy.deepcopy(self.networks[f"ema_{n}"]) for n in ("unet", "text_encoder"))
+        unet, text_encoder = (copy.deepcopy(self.networks[name]) for name in ("ema_unet", "text_encoder"))
         return Pipeline(unet, vae, text_encoder, self.tokenizer_, self.scheduler_, self.name)
 
     def sample(self, texts: Sequence[str], steps: int = 25, guidance: float = 3.0, seed: int = 0) -> Tensor:
@@ -513,35 +506,25 @@ class Pocket(Trainable):
 
 
 @torch.no_grad()
-def begin_as_identity(unet: UNet2DConditionModel) -> None:
-    """Make a fresh U-Net predict that all it sees is noise: ``eps = z_t``, divided by its root mean square.
+def begin(pipeline: Pipeline) -> None:
+    """Start values of fresh networks that differ from the library's.
 
-    At large timesteps this is nearly right, and the error that is left there is what pictures are made of: a U-Net of
-    random weights needs thousands of steps to hand its input through that exactly. As in the original code of latent
-    diffusion all residual branches begin with zeros; besides, each number of the latent is taken by a channel with its
-    sign and by one against it, along the outermost skip connection, and put together again after the last
-    nonlinearity: silu(x) - silu(-x) = x.
-
-    Args:
-        unet: Of at least twice as many channels at its finest level as the latent has.
+    Words have vectors of deviation 1 and places of 0.5, so that a text encoder can tell them apart at once; latents
+    have a deviation of exp(-4), so that colours are not drowned in noise; the U-Net predicts nothing at first; queries
+    and keys of cross-attention have deviation 1, so that attention is not flat.
     """
-    for name, module in unet.named_modules():
-        if name.endswith((".conv2", ".proj_out")):
-            nn.init.zeros_(module.weight)
-            nn.init.zeros_(module.bias)
-    numbers = unet.conv_in.in_channels
-    signs = torch.eye(numbers).repeat_interleave(2, 0) * torch.tensor([1.0, -1.0]).repeat(numbers)[:, None]
-    last = unet.up_blocks[-1].resnets[-1].conv_shortcut
-    for layer in (unet.conv_in, last):
-        layer.weight[: 2 * numbers] = 0
-        layer.bias[: 2 * numbers] = 0
-    unet.conv_in.weight[: 2 * numbers, :, 1, 1] = signs
-    # Its input: what comes from below, then the skip connection.
-    below = last.in_channels - unet.conv_in.out_channels
-    last.weight[: 2 * numbers, below : below + 2 * numbers, 0, 0] = torch.eye(2 * numbers)
-    nn.init.zeros_(unet.conv_out.weight)
-    nn.init.zeros_(unet.conv_out.bias)
-    unet.conv_out.weight[:, : 2 * numbers, 1, 1] = signs.T
+    log_variances = slice(pipeline.vae.config.latent_channels, None)
+    pipeline.vae.quant_conv.bias[log_variances] = -8
+    pipeline.vae.quant_conv.weight[log_variances] *= 0.1
+    words = pipeline.text_encoder.get_input_embeddings()
+    for module in pipeline.text_encoder.modules():
+        if isinstance(module, nn.Embedding):
+            nn.init.normal_(module.weight, std=1.0 if module is words else 0.5)
+    nn.init.zeros_(pipeline.unet.conv_out.weight)
+    nn.init.zeros_(pipeline.unet.conv_out.bias)
+    for _, attention in cross_attentions(pipeline.unet):
+        for layer in (attention.to_q, attention.to_k):
+            nn.init.normal_(layer.weight, std=layer.in_features**-0.5)
 
 
 def _decoder(vae: nn.Module) -> list[nn.Parameter]:
