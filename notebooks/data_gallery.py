@@ -254,7 +254,7 @@ card("smallnorb", "svhn")
 #
 # Two scenes stand in for no data set. In `procedural:painted-faces` ({numref}`fig-gallery-painted-faces`) and `procedural:painted-birds`
 # ({numref}`fig-gallery-painted-birds`) each part has a vivid colour of its own, drawn by lot, and the caption names it: "red nose, blue mouth, grey left ear". Only the place of a part explains its
-# colour. From them, beside the other scenes, [the pocket pipeline](pocket_pipeline.ipynb) learns that words name parts. No detector of the book
+# colour. From them, beside the other scenes, the book's small diffusion model, whose chapter is to come, learns that words name parts. No detector of the book
 # is measured on them.
 
 # %% mystnb={"figure": {"caption": "procedural:painted-faces", "name": "fig-gallery-painted-faces"}, "image": {"alt": "Eight flat faces whose parts have loud colours, bare and with 68 landmarks"}} tags=["hide-input"]
