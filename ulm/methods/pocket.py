@@ -20,7 +20,8 @@ Diffusion Models, CVPR 2022):
 **Why these sizes** (``CONFIGS["pocket"]``). The taps of StableKeypoints lie on grids of a quarter and a half of the
 latent's side: 8 and 16 for a latent of 32, but 4 and 8 for one of 16, too coarse to tell an eye from a brow. So the
 latent has 32 x 32 places, four numbers each, of an image of 64 x 64 (a third of its numbers: reconstruction is easy,
-and a narrow autoencoder will do). Self-attention over 1,024 places costs a quarter of the 1.36 G multiply-accumulates
+and a narrow autoencoder will do; it normalises all channels together, as the colours lie in their differences).
+Self-attention over 1,024 places costs a quarter of the 1.36 G multiply-accumulates
 of a forward pass and more of the time, as its backward pass is slow on processors; so that level has 32 channels and
 one head. The channels go to the coarse levels, where they cost little time.
 """
