@@ -178,7 +178,7 @@ def test_half_the_side_comes_first(scenes):
     assert shapes == [(4, 3, 16, 16), (16, 3, 8, 8), (16, 3, 8, 8), (4, 3, 16, 16)]
     indices = torch.cat([model._indices(scenes, batch)[0] for batch in range(8, 12)])
     full = model._prepare(scenes.images_uint8(indices))
-    assert torch.allclose(batches[1][0], torch.nn.functional.avg_pool2d(full, 2))
+    assert torch.allclose(batches[1][0], F.avg_pool2d(full, 2))
     assert len(batches[1][1]) == 16
 
 
@@ -234,7 +234,7 @@ def test_targets_of_phrases_that_say_nothing():
 def test_text_encoder_learns_phrases(trained, scenes):
     """On captions that it has read, it comes closer to what it is to say at commas and elsewhere."""
     tokens = trained._tokens(scenes.texts)
-    targets, ends = Phrases(trained.tokenizer_, 16, trained.seed).targets(tokens)
+    targets, ends = trained.phrases.targets(tokens)
     errors = []
     for model in (trained, trained.untrained()):
         with torch.no_grad():

@@ -112,7 +112,7 @@ PROFILES: dict[str, dict[str, Any]] = {
         "diffusion": {"size": 512, "data": None, "fit": None, "test": None, "labels": None, "views": 10},
         "imm": {"image_size": 128, "width": 32, "batch_size": 50, "steps": 500_000, "convention": "release"},
         "colourisation": {"image_size": 128, "width": 64, "batch_size": 64, "steps": 200_000},
-        # No paper has a pocket pipeline: this is what an hour of a large GPU allows.
+        # No paper has a pocket pipeline: sizes for a large GPU, where they have not been timed yet.
         "pocket": {
             "steps": 160_000,
             "text_steps": 1_000,

@@ -5,8 +5,9 @@ Diffusion Models, CVPR 2022):
 
 1. a CLIP-style text encoder, on captions alone: see :mod:`ulm.diffusion.phrases`. Afterwards it rests, as that of
    Stable Diffusion does;
-2. a KL autoencoder: mean absolute error, a perceptual distance (activations of the book's own colourising network) and
-   a small Kullback-Leibler term. Its last act is to measure the *scaling factor*, one over the latents' deviation;
+2. a KL autoencoder: mean absolute error, a perceptual distance if asked for (activations of the book's own colourising
+   network) and a small Kullback-Leibler term. Its last act is to measure the *scaling factor*, one over the latents'
+   deviation;
 3. the U-Net. It predicts the velocity ``v = sqrt(abar_t) eps - sqrt(1 - abar_t) z_0`` (Salimans and Ho, 2022; Stable
    Diffusion 2.1) of latents with their captions; one caption in ten is empty, for guidance without a classifier (Ho
    and Salimans, 2022). Where there is more noise than picture the velocity is nearly the picture itself, and there
@@ -21,9 +22,9 @@ Diffusion Models, CVPR 2022):
 latent's side: 8 and 16 for a latent of 32, but 4 and 8 for one of 16, too coarse to tell an eye from a brow. So the
 latent has 32 x 32 places, four numbers each, of an image of 64 x 64 (a third of its numbers: reconstruction is easy,
 and a narrow autoencoder will do; it normalises all channels together, as the colours lie in their differences).
-Self-attention over 1,024 places costs a quarter of the 1.36 G multiply-accumulates
-of a forward pass and more of the time, as its backward pass is slow on processors; so that level has 32 channels and
-one head. The channels go to the coarse levels, where they cost little time.
+Self-attention over 1,024 places costs a quarter of the 1.36 G multiply-accumulates of a forward pass and more of the
+time, as its backward pass is slow on processors; so that level has 32 channels and one head. The channels go to the
+coarse levels, where they cost little time.
 """
 
 from __future__ import annotations
@@ -226,6 +227,7 @@ class Pocket(Trainable):
         super().initialise()
         # abar_t
         self.alphas = self.scheduler_.alphas_cumprod.float().to(self.torch_device)
+        self.phrases = Phrases(self.tokenizer_, self.sizes["text"]["width"])
         self.judge: tuple[VGG, ...] = ()
         if self.perceptual and self.autoencoder_steps + self.decoder_steps:
             self.judge = (perceptual_networks.load(self.perceptual, zoo.folder()).to(self.torch_device),)
@@ -352,8 +354,7 @@ class Pocket(Trainable):
         return losses
 
     def _text_step(self, tokens: Tensor, rate: float) -> dict[str, Tensor]:
-        phrases = Phrases(self.tokenizer_, self.sizes["text"]["width"])
-        loss = phrases.loss(self.networks["text_encoder"](tokens).last_hidden_state, tokens.cpu())
+        loss = self.phrases.loss(self.networks["text_encoder"](tokens).last_hidden_state, tokens.cpu())
         self._descend("text", loss, self.text_rate * rate)
         return {"phrases": loss.detach()}
 
@@ -510,9 +511,13 @@ class Pocket(Trainable):
 def begin(pipeline: Pipeline) -> None:
     """Start values of fresh networks that differ from the library's.
 
-    Words have vectors of deviation 1 and places of 0.5, so that a text encoder can tell them apart at once; latents
-    have a deviation of exp(-4), so that colours are not drowned in noise; the U-Net predicts nothing at first; queries
-    and keys of cross-attention have deviation 1, so that attention is not flat.
+    Words have vectors of deviation 1 and places of 0.5, so that a text encoder can tell them apart at once; the noise
+    that the autoencoder adds to latents has a deviation of about exp(-4), so that colours are not drowned in it; the
+    U-Net predicts nothing at first; queries and keys of cross-attention have deviation 1, so that attention is not
+    flat.
+
+    Args:
+        pipeline: A fresh one; its weights are changed in place.
     """
     log_variances = slice(pipeline.vae.config.latent_channels, None)
     pipeline.vae.quant_conv.bias[log_variances] = -8
