@@ -99,6 +99,10 @@ SCENES: dict[str, _Entry] = {
     **dict.fromkeys(("house-numbers", "house-digits"), _entry("house_numbers", "HouseNumberScene")),
     "painted-faces": _entry("painted", "PaintedFaceScene", "faces"),
     "painted-birds": _entry("painted", "PaintedBirdScene", "birds", "shapes"),
+    "tinted-faces": _entry("tinted", "TintedScene", "painted", "faces"),
+    "tinted-birds": _entry("tinted", "TintedScene", "painted", "birds", "shapes"),
+    "tinted-cats": _entry("tinted", "TintedScene", "painted", "cats", "shapes"),
+    "tinted-people": _entry("tinted", "TintedScene", "painted", "people", "bodies", "shapes"),
 }
 
 

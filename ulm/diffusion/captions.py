@@ -32,6 +32,7 @@ from ulm.datasets import (
     procedural,
     signers,
     talking_faces,
+    tinted,
     toys,
 )
 from ulm.datasets.base import Dataset, Subset
@@ -450,6 +451,12 @@ def _painted_bird(scene: str, split: str, index: int) -> str:
     return ", ".join(["a painted bird", *parts, *_ground(bird.names), facing])
 
 
+def _tinted(scene: str, split: str, index: int) -> str:
+    names = tinted.sample_tint(procedural.generator(scene, split, index), scene)
+    parts = [f"{colour} {part}" for part, colour in names.items()]
+    return ", ".join([f"a tinted {tinted.TINTINGS[scene].noun}", *parts])
+
+
 def _ground(names: dict[str, str]) -> list[str]:
     """The background's colour, where it has one."""
     return [f"{names['background']} background"] if "background" in names else []
@@ -466,13 +473,13 @@ bird crown throat breast belly wings tail beak legs raised
 person fashion model jacket dress bare arms short sleeves sash skirt shorts jeans trousers boots shoes cap beard one
 arm both standing walking exercising signer hands hand low
 grey toy away above side lit house number digit metal ink plate tiles
-painted
+painted tinted
 """
 _TABLES: tuple[Any, ...] = (
     [name for palette in (COLOURS, HAIRS, EYES, SKINS, LIPS, FURS, CAT_EYES, NOSES) for name, _ in palette],
     *(table.values() for table in (_STYLES, _BEARDS, _PLACES, _PATTERNS, _WALLS, _PLATES)),
     *_TOYS, _CATEGORIES, _LIGHTS, [kind.name for kind in birds.KINDS], painted.FACE_PARTS, painted.BIRD_PARTS,
-    painted.PAINTS,
+    painted.PAINTS, *(tinting.names for tinting in tinted.TINTINGS.values()),
 )  # fmt: skip
 VOCABULARY: tuple[str, ...] = tuple(sorted({*words(_PHRASES), *words(" ".join(w for t in _TABLES for w in t))}))
 """All tokens that captions of procedural scenes are made of; a tokeniser of whole words needs no others."""
@@ -492,6 +499,7 @@ _WRITERS: dict[str, Callable[[str, str, int], str]] = {
     **dict.fromkeys(house_numbers.SCENES, _house_number),
     "painted-faces": _painted_face,
     "painted-birds": _painted_bird,
+    **dict.fromkeys(tinted.TINTINGS, _tinted),
 }
 
 

@@ -1,0 +1,150 @@
+"""Tinted pictures: those of other scenes with each part of the subject glazed in a vivid colour that the caption names.
+
+The painted scenes (:mod:`ulm.datasets.painted`) teach a small text-conditioned model that words name parts, on flat
+shapes; here it learns the same where light, texture and clutter are those of the pictures that landmarks are sought in.
+A pixel of the subject belongs to the part whose landmark is nearest; colours are glazed over, so that shading stays.
+Left and right are those of the image. Whoever describes a picture asks :func:`sample_tint` with the same generator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from ulm.datasets import birds, cats, faces, people
+from ulm.datasets.base import Sample
+from ulm.datasets.painted import JITTER, PAINTS
+from ulm.datasets.rendering import Array
+
+F32 = np.float32
+BACKGROUND = "background"
+GLAZED = 0.6
+"""Share of pictures with a glaze over the background too."""
+
+
+@dataclass(frozen=True)
+class Tinting:
+    """What a scene's parts are.
+
+    Attributes:
+        base: The scene that is tinted.
+        noun: What its subject is called.
+        parts: Names of parts, each with the indices of its landmarks.
+        far: Name of the part that is far from all landmarks, and how far: a share of the longer side of their box.
+    """
+
+    base: str
+    noun: str
+    parts: Mapping[str, tuple[int, ...]]
+    far: tuple[str, float] | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All parts, the background last."""
+        return (*self.parts, *([self.far[0]] if self.far else []), BACKGROUND)
+
+
+def _named(names: tuple[str, ...], groups: Mapping[str, str]) -> dict[str, tuple[int, ...]]:
+    """Indices of landmarks by the names of a group, which are separated by a bar."""
+    return {part: tuple(names.index(name) for name in group.split("|")) for part, group in groups.items()}
+
+
+_FACE = {
+    "left cheek": (*range(6),), "chin": (6, 7, 8, 9, 10), "right cheek": (*range(11, 17),),
+    "left eye": (*range(17, 22), *range(36, 42)), "right eye": (*range(22, 27), *range(42, 48)),
+    "nose": (*range(27, 36),), "mouth": (*range(48, 68),),
+}  # fmt: skip
+_BIRD = {
+    "crown": "crown|forehead|nape", "head": "left eye|right eye", "beak": "beak", "throat": "throat",
+    "breast": "breast", "belly": "belly", "back": "back", "wings": "left wing|right wing", "tail": "tail",
+    "legs": "left leg|right leg",
+}  # fmt: skip
+_CAT = {
+    "left eye": "left-eye", "right eye": "right-eye", "mouth": "mouth",
+    "left ear": "left-ear-1|left-ear-2|left-ear-3", "right ear": "right-ear-1|right-ear-2|right-ear-3",
+}  # fmt: skip
+_PERSON = {
+    "head": "nose|left eye|right eye|left ear|right ear", "chest": "left shoulder|right shoulder",
+    "arms": "left elbow|right elbow", "hands": "left wrist|right wrist", "waist": "left hip|right hip",
+    "legs": "left knee|right knee", "feet": "left ankle|right ankle",
+}  # fmt: skip
+TINTINGS: dict[str, Tinting] = {
+    "tinted-faces": Tinting("faces-wild", "face", _FACE, ("hair", 0.17)),
+    "tinted-birds": Tinting("birds", "bird", _named(birds.LANDMARK_NAMES, _BIRD)),
+    "tinted-cats": Tinting("cats", "cat", _named(cats.LANDMARK_NAMES, _CAT), ("fur", 0.3)),
+    "tinted-people": Tinting("fashion", "person", _named(tuple(name for name, _ in people.COCO_17), _PERSON)),
+}
+_BASES = {"faces-wild": faces.FaceScene, "birds": birds.BirdScene, "cats": cats.CatScene,
+          "fashion": people.FashionScene}  # fmt: skip
+
+
+def sample_tint(rng: np.random.Generator, scene: str) -> dict[str, str]:
+    """Draw the name of each part's colour, all different; the background has one in most pictures."""
+    names = TINTINGS[scene].names
+    chosen = rng.permutation(list(PAINTS))[: len(names)]
+    glazed = rng.random() < GLAZED
+    return {part: str(colour) for part, colour in zip(names, chosen, strict=True) if glazed or part != BACKGROUND}
+
+
+def regions(sample: Sample, tinting: Tinting) -> Array:
+    """Which part each pixel belongs to.
+
+    Args:
+        sample: With ``landmarks`` ``(K, 2)``, ``visible`` ``(K,)`` and ``mask`` ``(S, S)``.
+        tinting: Of the sample's scene.
+
+    Returns:
+        int ``(S, S)``: an index into ``tinting.names``, the last one outside of the mask. Parts without a visible
+        landmark have no pixels.
+    """
+    marks, mask = sample["landmarks"].numpy(), sample["mask"].numpy()
+    seen = sample["visible"].numpy() | (not sample["visible"].any())
+    wanted = [(mark, part) for part, group in enumerate(tinting.parts.values()) for mark in group if seen[mark]]
+    owners = np.array([part for _, part in wanted])
+    centres = np.stack(np.meshgrid(*[np.arange(mask.shape[0]) + 0.5] * 2, indexing="xy"), -1)
+    apart = np.linalg.norm(centres[:, :, None] - marks[[mark for mark, _ in wanted]], axis=-1)
+    found = owners[apart.argmin(-1)]
+    if tinting.far is not None:
+        found[apart.min(-1) > tinting.far[1] * np.ptp(marks, axis=0).max()] = len(tinting.parts)
+    return np.where(mask, found, len(tinting.names) - 1)
+
+
+def glaze(image: Array, where: Array, colour: Array, strength: float) -> None:
+    """Lay a colour over some pixels of ``(S, S, 3)`` display values; their shading stays. ``image`` is changed."""
+    pixels = image[where]
+    light = pixels.mean(-1, keepdims=True)
+    shade = np.clip(0.75 + 0.8 * (light - light.mean()), 0.35, 1.15) if len(pixels) else light
+    image[where] = (1 - strength) * pixels + strength * np.clip(colour * shade, 0, 1)
+
+
+class TintedScene:
+    """One of the scenes of :data:`TINTINGS`, with the landmarks of the scene that it tints.
+
+    Args:
+        scene: Its name.
+    """
+
+    def __init__(self, scene: str):
+        self.name, self.tinting = scene, TINTINGS[scene]
+        self.base = _BASES[self.tinting.base](self.tinting.base)
+        self.info = replace(self.base.info, name=f"procedural:{scene}", subsets=())
+
+    def draw(self, rng: np.random.Generator, size: int) -> Sample:
+        """Draw one sample; the same generator gives the same scene at every size.
+
+        Returns:
+            A sample as that of the scene below, with other colours.
+        """
+        names = sample_tint(rng, self.name)
+        strength = float(rng.uniform(0.7, 1.0))
+        jitter = rng.uniform(-JITTER, JITTER, (len(names), 3))
+        sample = self.base.draw(rng, size)
+        image = np.array(sample["image"].numpy().transpose(1, 2, 0))
+        found = regions(sample, self.tinting)
+        for (part, name), change in zip(names.items(), jitter, strict=True):
+            colour = np.clip(PAINTS[name] + change, 0, 1)
+            glaze(image, found == self.tinting.names.index(part), colour, strength)
+        return {**sample, "image": torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1), F32))}
