@@ -85,7 +85,7 @@ PROFILES: dict[str, dict[str, Any]] = {
         "imm": {**_SHORT_ROAD, "image_size": 64, "width": 16, "batch_size": 16, "steps": 8000},
         "colourisation": {"image_size": 64, "width": 16, "batch_size": 32, "steps": 1500},
         "pocket": {
-            "steps": 9_400,
+            "steps": 7_500,
             "text_steps": 600,
             "autoencoder_steps": 1800,
             "half_steps": 2000,

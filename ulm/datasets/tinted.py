@@ -3,6 +3,7 @@
 The painted scenes (:mod:`ulm.datasets.painted`) teach a small text-conditioned model that words name parts, on flat
 shapes; here it learns the same where light, texture and clutter are those of the pictures that landmarks are sought in.
 A pixel of the subject belongs to the part whose landmark is nearest; colours are glazed over, so that shading stays.
+Pictures are windows round the subject, as parts of a few pixels would teach little.
 Left and right are those of the image. Whoever describes a picture asks :func:`sample_tint` with the same generator.
 """
 
@@ -13,6 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from PIL import Image
 
 from ulm.datasets import birds, cats, faces, people
 from ulm.datasets.base import Sample
@@ -21,8 +23,12 @@ from ulm.datasets.rendering import Array
 
 F32 = np.float32
 BACKGROUND = "background"
-GLAZED = 0.6
+GLAZED = 0.5
 """Share of pictures with a glaze over the background too."""
+WINDOW = (1.2, 2.6)
+"""Least and largest side of a window, in sides of the box of the landmarks."""
+FINER = 2
+"""The scene below is drawn so many times larger than a picture that may be a window of it."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +126,36 @@ def glaze(image: Array, where: Array, colour: Array, strength: float) -> None:
     image[where] = (1 - strength) * pixels + strength * np.clip(colour * shade, 0, 1)
 
 
+def window(sample: Sample, place: Array, size: int) -> Sample:
+    """Cut a square that holds the landmarks' box out of a sample, as far as the sample does, and shrink it.
+
+    Args:
+        sample: Of any square size.
+        place: Three numbers in [0, 1]: how large the window is (:data:`WINDOW`), and where the box lies in it.
+        size: Side of the picture that is made.
+    """
+    side = sample["image"].shape[-1]
+    marks = sample["landmarks"].numpy() / side
+    low, high = marks.min(0).clip(0, 1), marks.max(0).clip(0, 1)
+    edge = min(1.0, (WINDOW[0] + (WINDOW[1] - WINDOW[0]) * place[0]) * max(float((high - low).max()), 0.2))
+    corner = np.clip(high - edge + place[1:] * (edge - (high - low)), 0, 1 - edge)
+    box = tuple(float(v) * side for v in (*corner, *(corner + edge)))
+    shrunk = Image.fromarray(np.round(255 * sample["image"].numpy().transpose(1, 2, 0)).astype(np.uint8)).resize(
+        (size, size), Image.Resampling.BILINEAR, box
+    )
+    mask = Image.fromarray(sample["mask"].numpy().astype(np.uint8) * 255).resize(
+        (size, size), Image.Resampling.BILINEAR, box
+    )
+    zoom, shift = size / (edge * side), torch.from_numpy(corner * side).float()
+    return {
+        **sample,
+        "image": torch.from_numpy(np.asarray(shrunk).transpose(2, 0, 1).astype(F32) / 255),
+        "mask": torch.from_numpy(np.asarray(mask) > 127),
+        "landmarks": (sample["landmarks"] - shift) * zoom,
+        "box": ((sample["box"].view(2, 2) - shift) * zoom).view(4),
+    }
+
+
 class TintedScene:
     """One of the scenes of :data:`TINTINGS`, with the landmarks of the scene that it tints.
 
@@ -136,12 +172,12 @@ class TintedScene:
         """Draw one sample; the same generator gives the same scene at every size.
 
         Returns:
-            A sample as that of the scene below, with other colours.
+            A window of a sample of the scene below, with other colours.
         """
         names = sample_tint(rng, self.name)
         strength = float(rng.uniform(0.7, 1.0))
-        jitter = rng.uniform(-JITTER, JITTER, (len(names), 3))
-        sample = self.base.draw(rng, size)
+        jitter, place = rng.uniform(-JITTER, JITTER, (len(names), 3)), rng.random(3)
+        sample = window(self.base.draw(rng, FINER * size), place, size)
         image = np.array(sample["image"].numpy().transpose(1, 2, 0))
         found = regions(sample, self.tinting)
         for (part, name), change in zip(names.items(), jitter, strict=True):
