@@ -250,12 +250,13 @@ show("toys", "house-numbers", "house-digits")
 card("smallnorb", "svhn")
 
 # %% [markdown]
-# ### Painted faces and birds: for the pocket pipeline
+# ### Painted and tinted pictures: for the pocket pipeline
 #
-# Two scenes stand in for no data set. In `procedural:painted-faces` ({numref}`fig-gallery-painted-faces`) and `procedural:painted-birds`
+# Some scenes stand in for no data set. In `procedural:painted-faces` ({numref}`fig-gallery-painted-faces`) and `procedural:painted-birds`
 # ({numref}`fig-gallery-painted-birds`) each part has a vivid colour of its own, drawn by lot, and the caption names it: "red nose, blue mouth, grey left ear". Only the place of a part explains its
-# colour. From them, beside the other scenes, the book's small diffusion model, whose chapter is to come, learns that words name parts. No detector of the book
-# is measured on them.
+# colour. The tinted scenes ({numref}`fig-gallery-tinted-faces` to {numref}`fig-gallery-tinted-people`) do the same to the pictures of other scenes: each pixel of the subject is glazed with the
+# colour of the nearest landmark's part, and keeps its shading. From them, beside the other scenes, the book's small diffusion model, [the pocket pipeline](pocket_pipeline.ipynb),
+# learns that words name parts. No detector of the book is measured on them.
 
 # %% mystnb={"figure": {"caption": "procedural:painted-faces", "name": "fig-gallery-painted-faces"}, "image": {"alt": "Eight flat faces whose parts have loud colours, bare and with 68 landmarks"}} tags=["hide-input"]
 show("painted-faces")
@@ -263,11 +264,24 @@ show("painted-faces")
 # %% mystnb={"figure": {"caption": "procedural:painted-birds", "name": "fig-gallery-painted-birds"}, "image": {"alt": "Eight flat birds whose parts have loud colours, bare and with up to fifteen landmarks"}} tags=["hide-input"]
 show("painted-birds")
 
+# %% mystnb={"figure": {"caption": "procedural:tinted-faces", "name": "fig-gallery-tinted-faces"}, "image": {"alt": "Eight faces with eyes, nose, mouth, chin, cheeks and hair glazed in loud colours, bare and with 68 landmarks"}} tags=["hide-input"]
+show("tinted-faces")
+
+# %% mystnb={"figure": {"caption": "procedural:tinted-birds", "name": "fig-gallery-tinted-birds"}, "image": {"alt": "Eight birds glazed part by part in loud colours, bare and with up to fifteen landmarks"}} tags=["hide-input"]
+show("tinted-birds")
+
+# %% mystnb={"figure": {"caption": "procedural:tinted-cats", "name": "fig-gallery-tinted-cats"}, "image": {"alt": "Eight cats glazed part by part in loud colours, bare and with nine landmarks"}} tags=["hide-input"]
+show("tinted-cats")
+
+# %% mystnb={"figure": {"caption": "procedural:tinted-people", "name": "fig-gallery-tinted-people"}, "image": {"alt": "Eight people glazed part by part in loud colours, bare and with seventeen landmarks"}} tags=["hide-input"]
+show("tinted-people")
+
 # %% tags=["hide-input"]
 Markdown(
     "The first of each in words: "
     + "; ".join(
-        f"*{caption(scene, 'test', 0)}*" for scene in ("painted-faces", "painted-birds")
+        f"*{caption(scene, 'test', 0)}*"
+        for scene in ("painted-faces", "painted-birds", "tinted-faces", "tinted-birds")
     )
     + "."
 )

@@ -108,6 +108,46 @@ def test_what_fresh_networks_start_with(scenes):
     assert trained.networks["unet"].conv_out.weight.abs().max() > 0
 
 
+def test_tokens_that_say_nothing_are_not_seen_at_first():
+    model = small(text_steps=0)
+    model.initialise()
+    nothing = model.phrases.nothing
+    for _, attention in taps.cross_attentions(model.networks["unet"]):
+        for layer in (attention.to_k, attention.to_v):
+            assert (layer.weight @ nothing).abs().max() < 1e-5
+            assert layer.weight.abs().max() > 1e-3
+
+
+def test_latents_begin_with_the_picture_itself(trained, scenes):
+    images = scenes.images_uint8(range(32)).float() / 255
+    shrunk = torch.nn.functional.adaptive_avg_pool2d(2 * images - 1, 8)
+    free = small(steps=97, text_steps=0, autoencoder_steps=95, batch_size=8, autoencoder_rate=5e-3, thumbnail_weight=0)
+    free.fit(scenes, progress=False)
+    assert "thumbnail" not in free.history_[0]
+    apart = []
+    for model in (trained, free):
+        pipeline = model.pipeline()
+        latents = pipeline.latents(images)[:, :3] / pipeline.vae.config.scaling_factor
+        apart.append((latents - shrunk).abs().mean().item())
+    assert apart[0] < 0.6 * apart[1]
+
+
+def test_queries_and_keys_learn_at_a_rate_of_their_own(scenes):
+    def moved(share):
+        model = small(steps=4, text_steps=0, autoencoder_steps=0, attention_rate=share)
+        before = model.untrained().networks["unet"].state_dict()
+        after = model.fit(scenes, progress=False).networks["unet"].state_dict()
+        change = {"looks": 0.0, "others": 0.0}
+        for name, weight in after.items():
+            kind = "looks" if "attn2.to_q" in name or "attn2.to_k" in name else "others"
+            change[kind] = max(change[kind], (weight - before[name]).abs().max().item())
+        return change
+
+    slow, fast = moved(0.01), moved(1.0)
+    assert slow["looks"] < 0.05 * fast["looks"]
+    assert slow["others"] > 0.5 * fast["others"]
+
+
 def same(first, second):
     """Whether two networks have equal weights, bit for bit."""
     pairs = zip(first.parameters(), second.parameters(), strict=True)
@@ -460,10 +500,12 @@ def test_the_shipped_size_is_as_said():
 @pytest.mark.parametrize(
     ("bad", "word"),
     [({"config": "huge"}, "config"), ({"autoencoder_steps": 9}, "autoencoder_steps"), ({"empty": 1.0}, "empty"),
+     ({"attention_rate": 0}, "attention_rate"),
      ({"decoder_steps": 3}, "decoder_steps=3"), ({"decoder_steps": -1}, "decoder"),
      ({"text_steps": 4}, "text_steps=4"), ({"half_steps": 3}, "half_steps=3"),
      ({"text_steps": -1}, "text_steps=-1"), ({"drop_part": -0.1}, "drop_part"),
-     ({"precision": "half"}, "precision"), ({"batch_size": 0}, "batch_size")],
+     ({"precision": "half"}, "precision"), ({"batch_size": 0}, "batch_size"),
+     ({"attention_rate": 0}, "attention_rate"), ({"attention_rate": 1.5}, "attention_rate")],
 )  # fmt: skip
 def test_errors(bad, word):
     with pytest.raises(InputError, match=word):

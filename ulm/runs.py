@@ -85,10 +85,10 @@ PROFILES: dict[str, dict[str, Any]] = {
         "imm": {**_SHORT_ROAD, "image_size": 64, "width": 16, "batch_size": 16, "steps": 8000},
         "colourisation": {"image_size": 64, "width": 16, "batch_size": 32, "steps": 1500},
         "pocket": {
-            "steps": 7_500,
+            "steps": 15_100,
             "text_steps": 600,
-            "autoencoder_steps": 1800,
-            "half_steps": 2000,
+            "autoencoder_steps": 1500,
+            "half_steps": 4000,
             "batch_size": 8,
             "autoencoder_rate": 3e-3,
             "perceptual": "",

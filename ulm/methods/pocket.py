@@ -6,8 +6,10 @@ Diffusion Models, CVPR 2022):
 1. a CLIP-style text encoder, on captions alone: see :mod:`ulm.diffusion.phrases`. Afterwards it rests, as that of
    Stable Diffusion does;
 2. a KL autoencoder: mean absolute error, a perceptual distance if asked for (activations of the book's own colourising
-   network) and a small Kullback-Leibler term. Its last act is to measure the *scaling factor*, one over the latents'
-   deviation;
+   network) and a small Kullback-Leibler term. Three of a latent's channels are to be the picture itself, shrunk. Free
+   latents of a small autoencoder are mostly fine detail, which no caption tells and which hides colours in noise; a
+   U-Net reads captions several times sooner from these. Its last act is to measure the *scaling factor*, one over the
+   latents' deviation;
 3. the U-Net. It predicts the velocity ``v = sqrt(abar_t) eps - sqrt(1 - abar_t) z_0`` (Salimans and Ho, 2022; Stable
    Diffusion 2.1) of latents with their captions; one caption in ten is empty, for guidance without a classifier (Ho
    and Salimans, 2022). Where there is more noise than picture the velocity is nearly the picture itself, and there
@@ -60,6 +62,8 @@ from ulm.networks.perceptual import VGG
 from ulm.runs import autocast, generator
 
 TIMESTEPS = 1000
+LOOKS = 1.4
+"""Deviation of the queries and keys of fresh cross-attentions."""
 MOST_NEW_WORDS = 4000
 _CPU = torch.device("cpu")
 
@@ -134,11 +138,15 @@ class Pocket(Trainable):
         batch_size: Images in a step; at half the side four times as many.
         text_rate: Of AdamW for the text encoder; a short warm-up, then a half cosine to zero.
         learning_rate: The same for the U-Net; a short warm-up, then a half cosine to zero.
+        attention_rate: Share of that rate for queries and keys of the cross-attentions. At the full rate they grow
+            until each place looks at one token for good, and which parts words name is never learnt.
         autoencoder_rate: The same for the autoencoder, and again for the decoder alone.
         perceptual: The perceptual network of the autoencoder's loss, see
             :func:`ulm.networks.perceptual.load`; empty: no such term.
         perceptual_weight: Of that term.
         kl_weight: Of the Kullback-Leibler term, a mean over the numbers of a latent (LDM: 1e-6 of the sums).
+        thumbnail_weight: Of the mean absolute difference between the first three channels of a latent and the picture
+            shrunk to its size, in [-1, 1]; 0: latents are free.
         empty: Share of captions left out, for guidance.
         drop_part: Share of a caption's parts left out, so that short captions work too.
         ema: Decay of the moving average of the weights; its start is quicker.
@@ -163,7 +171,7 @@ class Pocket(Trainable):
     detector_parts = ("vae", "unet", "text_encoder", "scaling")
     saved_parts = detector_parts
     # Bumped when the same settings no longer give the same weights.
-    version = 2
+    version = 3
 
     def __init__(
         self,
@@ -176,10 +184,12 @@ class Pocket(Trainable):
         batch_size: int = 16,
         text_rate: float = 2e-3,
         learning_rate: float = 1e-3,
+        attention_rate: float = 0.2,
         autoencoder_rate: float = 1e-3,
         perceptual: str = "vgg16-colour",
         perceptual_weight: float = 0.1,
         kl_weight: float = 1e-4,
+        thumbnail_weight: float = 1.0,
         empty: float = 0.1,
         drop_part: float = 0.1,
         ema: float = 0.999,
@@ -204,6 +214,8 @@ class Pocket(Trainable):
         shares = {"empty": empty, "drop_part": drop_part, "ema": ema}
         if bad := [f"{n}={v!r}" for n, v in shares.items() if not 0 <= v < 1]:
             raise InputError(f"found {', '.join(bad)}, expected at least 0 and below 1")
+        if not 0 < attention_rate <= 1:
+            raise InputError(f"found attention_rate={attention_rate!r}, expected more than 0 and at most 1")
         if precision not in ("auto", "float32", "bfloat16"):
             raise InputError(f"found precision={precision!r}, expected auto, float32 or bfloat16")
         self.sizes = copy.deepcopy(CONFIGS[config] if isinstance(config, str) else config)
@@ -216,7 +228,7 @@ class Pocket(Trainable):
         made = pipelines.build(self.sizes, self.seed, self.vocabulary_)
         self.tokenizer_ = made.tokenizer
         self.scheduler_ = DDIMScheduler.from_config(made.scheduler.config, prediction_type="v_prediction")
-        begin(made)
+        begin(made, Phrases(made.tokenizer, self.sizes["text"]["width"]).nothing)
         average = copy.deepcopy(made.unet)
         for network in made.networks.values():
             network.requires_grad_(True)
@@ -234,14 +246,18 @@ class Pocket(Trainable):
 
     def _optimisers(self) -> dict[str, torch.optim.Optimizer]:
         nets = self.networks
-        adam = lambda parameters, rate: torch.optim.AdamW(  # noqa: E731
-            [p for p in parameters if p.requires_grad], lr=rate, betas=(0.9, 0.99), weight_decay=1e-4, fused=True
-        )
+        adam = lambda *groups: torch.optim.AdamW(  # noqa: E731
+            [{"params": [p for p in group if p.requires_grad], "share": share} for group, share in groups],
+            betas=(0.9, 0.99), weight_decay=1e-4, fused=True,
+        )  # fmt: skip
+        looks = _queries_and_keys(nets["unet"])
+        known = {id(p) for p in looks}
+        others = [p for p in nets["unet"].parameters() if id(p) not in known]
         return {
-            "text": adam(nets["text_encoder"].parameters(), self.text_rate),
-            "autoencoder": adam(nets["vae"].parameters(), self.autoencoder_rate),
-            "decoder": adam(_decoder(nets["vae"]), self.autoencoder_rate),
-            "denoiser": adam(nets["unet"].parameters(), self.learning_rate),
+            "text": adam((nets["text_encoder"].parameters(), 1.0)),
+            "autoencoder": adam((nets["vae"].parameters(), 1.0)),
+            "decoder": adam((_decoder(nets["vae"]), 1.0)),
+            "denoiser": adam((others, 1.0), (looks, self.attention_rate)),
         }
 
     def _identity(self) -> dict[str, Any]:
@@ -366,7 +382,12 @@ class Pocket(Trainable):
             redrawn = self.networks["vae"].decode(posterior.mean + posterior.std * eps).sample.float() / 2 + 0.5
         loss, losses = self._likeness(redrawn, images)
         losses["kl"] = posterior.kl().mean() / eps[0].numel()
-        self._descend("autoencoder", loss + self.kl_weight * losses["kl"], self.autoencoder_rate * rate)
+        loss = loss + self.kl_weight * losses["kl"]
+        if self.thumbnail_weight:
+            small = F.adaptive_avg_pool2d(2 * images - 1, posterior.mean.shape[-2:])
+            losses["thumbnail"] = (posterior.mean[:, :3] - small).abs().mean()
+            loss = loss + self.thumbnail_weight * losses["thumbnail"]
+        self._descend("autoencoder", loss, self.autoencoder_rate * rate)
         return {name: value.detach() for name, value in losses.items()}
 
     def _decoder_step(self, images: Tensor, step: int, rate: float) -> dict[str, Tensor]:
@@ -430,7 +451,7 @@ class Pocket(Trainable):
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         for group in optimiser.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["share"]
             nn.utils.clip_grad_norm_(group["params"], 1.0)
         optimiser.step()
 
@@ -508,16 +529,18 @@ class Pocket(Trainable):
 
 
 @torch.no_grad()
-def begin(pipeline: Pipeline) -> None:
+def begin(pipeline: Pipeline, nothing: Tensor) -> None:
     """Start values of fresh networks that differ from the library's.
 
     Words have vectors of deviation 1 and places of 0.5, so that a text encoder can tell them apart at once; the noise
     that the autoencoder adds to latents has a deviation of about exp(-4), so that colours are not drowned in it; the
-    U-Net predicts nothing at first; queries and keys of cross-attention have deviation 1, so that attention is not
-    flat.
+    U-Net predicts nothing at first. Queries and keys of cross-attention have deviation :data:`LOOKS`, and what a text
+    says where no phrase ends has the key 0 and the value 0: most of its tokens are of that kind, and phrases are to
+    outweigh them.
 
     Args:
         pipeline: A fresh one; its weights are changed in place.
+        nothing: ``(D,)``, what the text encoder is to say there.
     """
     log_variances = slice(pipeline.vae.config.latent_channels, None)
     pipeline.vae.quant_conv.bias[log_variances] = -8
@@ -530,7 +553,15 @@ def begin(pipeline: Pipeline) -> None:
     nn.init.zeros_(pipeline.unet.conv_out.bias)
     for _, attention in cross_attentions(pipeline.unet):
         for layer in (attention.to_q, attention.to_k):
-            nn.init.normal_(layer.weight, std=layer.in_features**-0.5)
+            nn.init.normal_(layer.weight, std=LOOKS * layer.in_features**-0.5)
+        for layer in (attention.to_k, attention.to_v):
+            # W <- W - W n n^T / n^T n
+            layer.weight -= torch.outer(layer.weight @ nothing, nothing) / nothing.square().sum()
+
+
+def _queries_and_keys(unet: nn.Module) -> list[nn.Parameter]:
+    """The weights that decide where cross-attentions look."""
+    return [layer.weight for _, each in cross_attentions(unet) for layer in (each.to_q, each.to_k)]
 
 
 def _decoder(vae: nn.Module) -> list[nn.Parameter]:
