@@ -255,7 +255,7 @@ card("smallnorb", "svhn")
 # Some scenes stand in for no data set. In `procedural:painted-faces` ({numref}`fig-gallery-painted-faces`) and `procedural:painted-birds`
 # ({numref}`fig-gallery-painted-birds`) each part has a vivid colour of its own, drawn by lot, and the caption names it: "red nose, blue mouth, grey left ear". Only the place of a part explains its
 # colour. The tinted scenes ({numref}`fig-gallery-tinted-faces` to {numref}`fig-gallery-tinted-people`) do the same to the pictures of other scenes: each pixel of the subject is glazed with the
-# colour of the nearest landmark's part, and keeps its shading. From them, beside the other scenes, the book's small diffusion model, [the pocket pipeline](pocket_pipeline.ipynb),
+# colour of the nearest landmark's part, and keeps its shading. From them, beside the other scenes, the book's small diffusion model, whose chapter is to come,
 # learns that words name parts. No detector of the book is measured on them.
 
 # %% mystnb={"figure": {"caption": "procedural:painted-faces", "name": "fig-gallery-painted-faces"}, "image": {"alt": "Eight flat faces whose parts have loud colours, bare and with 68 landmarks"}} tags=["hide-input"]

@@ -3,7 +3,7 @@
 The cross-attention of a text-to-image model says, for each word, where in the image it applies. So N token embeddings
 are put in the place of a text and optimised, the model itself frozen, until each responds in one small spot (a Gaussian
 at its own maximum) and moves with the image. K tokens that are sharp and far apart are the landmarks; their maxima,
-averaged over random views of an image, are the places. The chapter 'StableKeypoints, step by step'
+averaged over random views of an image, are the places. The chapter 'StableKeypoints, step by step', still to come,
 derives every function here.
 
 Where the paper and its authors' code differ, ``convention`` decides; ``release`` is the default because the published
