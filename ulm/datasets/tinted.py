@@ -3,7 +3,7 @@
 The painted scenes (:mod:`ulm.datasets.painted`) teach a small text-conditioned model that words name parts, on flat
 shapes; here it learns the same where light, texture and clutter are those of the pictures that landmarks are sought in.
 A pixel of the subject belongs to the part whose landmark is nearest; colours are glazed over, so that shading stays.
-Pictures are windows round the subject, as parts of a few pixels would teach little, and most have few tinted parts.
+Pictures are windows round the subject, as parts of a few pixels would teach little.
 Left and right are those of the image. Whoever describes a picture asks :func:`sample_tint` with the same generator.
 """
 
@@ -24,9 +24,7 @@ from ulm.datasets.rendering import Array
 F32 = np.float32
 BACKGROUND = "background"
 GLAZED = 0.1
-"""Share of pictures with a glaze over the background too. With more, a model learns that word alone: it pays most."""
-FEW = (0.35, 0.25, 0.15)
-"""Shares of pictures with one, two and three tinted parts; in the others all are. Few words are easy to tell apart."""
+"""Share of pictures with a glaze over the background too; where half had one, a trial learnt that word alone."""
 WINDOW = (1.1, 2.0)
 """Least and largest side of a window, in sides of the box of the landmarks."""
 FINER = 2
@@ -90,13 +88,11 @@ _BASES = {"faces-wild": faces.FaceScene, "birds": birds.BirdScene, "cats": cats.
 
 
 def sample_tint(rng: np.random.Generator, scene: str) -> dict[str, str]:
-    """Draw which parts are tinted and the names of their colours, all different."""
+    """Draw the name of each part's colour, all different; the background seldom has one."""
     names = TINTINGS[scene].names
     chosen = rng.permutation(list(PAINTS))[: len(names)]
-    glazed, many = rng.random() < GLAZED, int(np.searchsorted(np.cumsum(FEW), rng.random())) + 1
-    parts = rng.permutation(len(names) - 1)
-    kept = {names[i] for i in (parts[:many] if many <= len(FEW) else parts)} | ({BACKGROUND} if glazed else set())
-    return {part: str(colour) for part, colour in zip(names, chosen, strict=True) if part in kept}
+    glazed = rng.random() < GLAZED
+    return {part: str(colour) for part, colour in zip(names, chosen, strict=True) if glazed or part != BACKGROUND}
 
 
 def regions(sample: Sample, tinting: Tinting) -> Array:
