@@ -256,7 +256,7 @@ card("smallnorb", "svhn")
 # ({numref}`fig-gallery-painted-birds`) each part has a vivid colour of its own, drawn by lot, and the caption names it: "red nose, blue mouth, grey left ear". Only the place of a part explains its
 # colour. The tinted scenes ({numref}`fig-gallery-tinted-faces` to {numref}`fig-gallery-tinted-people`) do the same to the pictures of other scenes: each pixel of the subject is glazed with the
 # colour of the nearest landmark's part, and keeps its shading. From them, beside the other scenes, the book's small diffusion model, whose chapter is to come,
-# learns that words name parts. No detector of the book is measured on them.
+# is to learn that words name parts. No detector of the book is measured on them.
 
 # %% mystnb={"figure": {"caption": "procedural:painted-faces", "name": "fig-gallery-painted-faces"}, "image": {"alt": "Eight flat faces whose parts have loud colours, bare and with 68 landmarks"}} tags=["hide-input"]
 show("painted-faces")
