@@ -153,8 +153,9 @@ gallery("faces")
 gallery("faces-posed")
 
 # %% [markdown]
-# `procedural:faces-wild` puts heads of any size anywhere ({numref}`fig-data-wild`). Nothing is aligned here, and a
-# detector has to find the face first.
+# `procedural:faces-wild` puts heads anywhere, as large as the protocol of CelebA in the wild wants them, which leaves out
+# pictures whose face takes less than 30 % ({numref}`fig-data-wild`). Nothing is aligned here, and a detector has to find
+# the face first.
 
 # %% mystnb={"figure": {"caption": "procedural:faces-wild, free scale and place", "name": "fig-data-wild"}, "image": {"alt": "Sixteen drawn heads of different sizes at different places of the picture, with their landmarks"}} tags=["hide-input"]
 gallery("faces-wild")

@@ -213,3 +213,14 @@ def test_rasteriser_keeps_the_nearest_and_culls_backs() -> None:
     assert len(found.pixel) == 64
     assert (found.face >= 2).all()
     assert len(rendering.rasterise(xy[:, ::-1], depth[:4], square, (8, 8)).pixel) == 0
+
+
+def test_wild_heads_are_anywhere_but_not_small():
+    data = procedural.load("faces-wild", "train", 32)
+    marks = torch.stack([data[i]["landmarks"] for i in range(40)]) / 32
+    low, high = marks.amin(1), marks.amax(1)
+    shares = ((high - low) * torch.tensor([1.1, 1.35])).prod(-1)
+    assert shares.min() >= 0.3
+    # Several sizes, and centres all over the picture.
+    assert shares.max() > 1.3 * shares.min()
+    assert (((low + high) / 2).std(0) > 0.08).all()

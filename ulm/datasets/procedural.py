@@ -86,7 +86,8 @@ def _entry(module: str, scene: str, *more: str) -> _Entry:
 
 
 SCENES: dict[str, _Entry] = {
-    **dict.fromkeys(("faces", "faces-posed", "faces-wild"), _entry("faces", "FaceScene")),
+    **dict.fromkeys(("faces", "faces-posed"), _entry("faces", "FaceScene")),
+    "faces-wild": _entry("wild_faces", "WildFaceScene", "faces"),
     "talking-faces": _entry("talking_faces", "TalkingFaceScene", "faces"),
     "cats": _entry("cats", "CatScene", "shapes"),
     "signers": _entry("signers", "SignerScene", "talking_faces", "faces", "bodies", "shapes"),
