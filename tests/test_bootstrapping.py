@@ -767,3 +767,55 @@ def test_regions_say_what_does_not_fit():
         bs.region_from_features(torch.full((1, 4, 8, 8), math.nan), 8)
     with pytest.raises(ValueError, match="found trim"):
         bs.region_from_features(torch.zeros(1, 4, 8, 8), 8, trim=0.5)
+
+
+def nuisance(seed=0):
+    """Objects whose features differ from the background less than either differs within itself."""
+    features, masks = objects(seed=seed)
+    generator = random(seed + 100)
+    kinds, strong = torch.eye(8)[:2], 3 * torch.eye(8)[2]
+    side = torch.randn(len(masks), 16, 16, 1, generator=generator).sign()
+    features = (kinds[masks.long()] + side * strong).permute(0, 3, 1, 2)
+    return features + 0.2 * torch.randn(features.shape, generator=generator), masks
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_examples_of_regions_find_what_no_principal_component_does(seed):
+    features, masks = nuisance(seed)
+    axis = bs.region_from_masks(features, masks)
+    assert axis.direction.norm().item() == pytest.approx(1, abs=1e-5)
+    other, true = nuisance(seed + 50)
+    assert (bs.region_from_features(other, 64, axis).masks == true).float().mean() > 0.95
+    # It is no accident: the features by themselves show the other difference.
+    alone = bs.region_from_features(features, 64).axis
+    assert (bs.region_from_features(other, 64, alone).masks == true).float().mean() < 0.7
+
+
+def test_the_discriminant_by_hand():
+    # Unit features (c, s) inside and (c, -s) outside: they differ along the second axis alone.
+    features = torch.tensor([[[0.8, 0.8]], [[0.6, -0.6]]]).unsqueeze(0).expand(1, 2, 1, 2).repeat(1, 1, 2, 1)
+    axis = bs.region_from_masks(features, torch.tensor([[[True, False], [True, False]]]))
+    assert torch.allclose(axis.direction, torch.tensor([0.0, 1.0]), atol=1e-6)
+    assert axis.threshold.item() == pytest.approx(0, abs=1e-6)
+    broken = features.clone()
+    broken[0, 0, 0, 0] = math.nan
+    assert torch.allclose(
+        bs.region_from_masks(broken, torch.tensor([[[True, False], [True, False]]])).direction,
+        torch.tensor([0.0, 1.0]),
+        atol=1e-6,
+    )
+    with pytest.raises(ValueError, match="found 0 cells inside and 4 outside"):
+        bs.region_from_masks(features, torch.zeros(1, 2, 2, dtype=torch.bool))
+    with pytest.raises(ValueError, match="expected one a cell"):
+        bs.region_from_masks(features, torch.zeros(2, 2, 2, dtype=torch.bool))
+
+
+def test_boxes_as_masks():
+    boxes = torch.tensor([[2.0, 0.0, 6.0, 4.0], [math.nan] * 4])
+    masks = bs.region_mask(boxes, 4, 8)
+    # Cells of two pixels, whose centres are at 1, 3, 5 and 7.
+    wanted = torch.zeros(4, 4, dtype=torch.bool)
+    wanted[:2, 1:3] = True
+    assert torch.equal(masks[0], wanted)
+    assert not masks[1].any()
+    assert torch.equal(bs.region_mask(masks, 4, 8), masks)

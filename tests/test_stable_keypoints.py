@@ -12,7 +12,7 @@ from ulm import geometry, runs
 from ulm.datasets.cache import cached
 from ulm.diffusion import pipelines, taps
 from ulm.errors import InputError
-from ulm.methods import METHODS, StableKeypoints, load
+from ulm.methods import METHODS, StableKeypoints, backbone, load
 from ulm.methods import stable_keypoints as method
 
 TINY = {
@@ -462,7 +462,7 @@ def test_latents_are_encoded_once(pipeline, tmp_path, monkeypatch):
 
     for where in ("disk", "memory"):
         calls.clear()
-        known = method.LatentCache(pipeline, data, 32, where)
+        known = backbone.LatentCache(pipeline, data, 32, where)
         first = known(torch.tensor([3, 1]), image)
         assert torch.equal(first, known([3, 1], image))
         assert calls == [3, 1]
@@ -470,22 +470,22 @@ def test_latents_are_encoded_once(pipeline, tmp_path, monkeypatch):
         assert (first - exact).abs().max() < 2e-3 * exact.abs().max()
     # Another process finds them.
     calls.clear()
-    assert torch.equal(method.LatentCache(pipeline, data, 32)([1, 3, 0], image)[:2], first.flip(0))
+    assert torch.equal(backbone.LatentCache(pipeline, data, 32)([1, 3, 0], image)[:2], first.flip(0))
     assert calls == [0]
     # Other weights do not.
-    method.LatentCache(pipelines.build("tiny", seed=2), data, 32)([1], image)
+    backbone.LatentCache(pipelines.build("tiny", seed=2), data, 32)([1], image)
     assert calls == [0, 1]
     monkeypatch.setenv("ULM_CACHE", "/dev/null/nowhere")
     with pytest.raises(InputError, match="give cache=memory"):
-        method.LatentCache(pipeline, data, 32)
+        backbone.LatentCache(pipeline, data, 32)
 
 
 def test_fingerprint_knows_other_weights_in_any_precision(pipeline):
-    found = method.fingerprint(pipeline)
-    assert method.same_backbone(found, method.fingerprint(pipelines.build("tiny")))
-    assert method.same_backbone(found, found.bfloat16().float())
-    assert not method.same_backbone(found, method.fingerprint(pipelines.build("tiny", seed=1)))
-    assert not method.same_backbone(found, found[:-1])
+    found = backbone.fingerprint(pipeline)
+    assert backbone.same_backbone(found, backbone.fingerprint(pipelines.build("tiny")))
+    assert backbone.same_backbone(found, found.bfloat16().float())
+    assert not backbone.same_backbone(found, backbone.fingerprint(pipelines.build("tiny", seed=1)))
+    assert not backbone.same_backbone(found, found[:-1])
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
@@ -520,6 +520,6 @@ def test_the_backbone_is_loaded_by_name_and_shared(pipeline, tmp_path):
     first = StableKeypoints(**TINY | {"backbone": str(tmp_path / "backbone"), "device": "cpu"}).untrained()
     second = StableKeypoints(**first.get_params()).untrained()
     assert second.pipeline is first.pipeline
-    assert method.same_backbone(method.fingerprint(first.pipeline), method.fingerprint(pipeline))
+    assert backbone.same_backbone(backbone.fingerprint(first.pipeline), backbone.fingerprint(pipeline))
     with pytest.raises(InputError):
         StableKeypoints(backbone=str(tmp_path / "nothing")).untrained()

@@ -34,6 +34,46 @@ _SHORT_ROAD: dict[str, Any] = {
     "learning_rate": 6e-3,
 }
 
+# Sizes that the stages of D-ULD must agree on.
+_DULD_SMOKE: dict[str, Any] = {
+    "image_size": 32,
+    "projection_dim": 8,
+    "descriptor_dim": 8,
+    "width": 8,
+    "code": 8,
+    "vae_width": 4,
+    "region_images": 8,
+    "recluster_every": 2,
+    "negatives": 10,
+    "fine": 12,
+    "n_poses": 2,
+    "pose_least": 2,
+    "pose_groups": 2,
+    "batch_size": 4,
+    "steps": 4,
+    "precision": "float32",
+}
+_DULD_LAPTOP: dict[str, Any] = {
+    "image_size": 64,
+    "projection_dim": 64,
+    "descriptor_dim": 64,
+    "width": 64,
+    "vae_width": 16,
+    "recluster_every": 500,
+    "cluster_images": 2000,
+    "batch_size": 8,
+    "micro_batch": 8,
+}
+_DULD_PAPER: dict[str, Any] = {
+    "image_size": 512,
+    "backbone": "stable-diffusion-v1-5/stable-diffusion-v1-5",
+    "recluster_every": 5000,
+    # A round on all of CelebA would look at 162,000 images.
+    "cluster_images": 20_000,
+    "negatives": 1000,
+    "batch_size": 12,
+}
+
 # The one place that says what each profile sets. `data` is the number of training images drawn, `fit` the images that
 # regressors may use, `test` the images that errors are measured on, None: all; `diffusion` sets them for the chapters
 # whose predictions cost many passes of a U-Net, and how many views of an image are averaged; then each method's
@@ -48,6 +88,23 @@ PROFILES: dict[str, dict[str, Any]] = {
         "repeats": 2,
         "diffusion": {"size": 32, "data": 48, "fit": 32, "test": 16, "labels": 24, "views": 0},
         "imm": {**_SHORT_ROAD, "image_size": 32, "width": 8, "batch_size": 8, "steps": 12, "precision": "float32"},
+        "inter-intra": {
+            "image_size": 32,
+            "width": 16,
+            "generator_width": 4,
+            "schedule": "cosine",
+            "batch_size": 8,
+            "steps": 12,
+            "precision": "float32",
+        },
+        "pose-core": {
+            "image_size": 32,
+            "width": 16,
+            "subset": "mpii-16",
+            "batch_size": 8,
+            "steps": 12,
+            "precision": "float32",
+        },
         "colourisation": {"image_size": 32, "width": 4, "batch_size": 8, "steps": 6},
         "pocket": {
             "config": "tiny",
@@ -73,6 +130,19 @@ PROFILES: dict[str, dict[str, Any]] = {
             "steps": 4,
             "precision": "float32",
         },
+        "zero-shot": {
+            "image_size": 32,
+            "region_images": 8,
+            "images": 16,
+            "samples": 30,
+            "batch_size": 8,
+            "precision": "float32",
+        },
+        "d-uld-bootstrap": _DULD_SMOKE,
+        "d-uld": _DULD_SMOKE,
+        "mallis-d": _DULD_SMOKE,
+        "d-uld-pp": _DULD_SMOKE,
+        "d-uld++": _DULD_SMOKE,
     },
     "laptop": {
         "size": 64,
@@ -83,14 +153,25 @@ PROFILES: dict[str, dict[str, Any]] = {
         "repeats": 10,
         "diffusion": {"size": 64, "data": 4000, "fit": 100, "test": 100, "labels": 100, "views": 2},
         "imm": {**_SHORT_ROAD, "image_size": 64, "width": 16, "batch_size": 16, "steps": 8000},
+        "inter-intra": {
+            "image_size": 64,
+            "width": 64,
+            "generator_width": 16,
+            "schedule": "cosine",
+            "batch_size": 16,
+            "steps": 4000,
+        },
+        "pose-core": {"image_size": 64, "width": 64, "subset": "mpii-16", "batch_size": 16, "steps": 4000},
         "colourisation": {"image_size": 64, "width": 16, "batch_size": 32, "steps": 1500},
         "pocket": {
-            "steps": 15_100,
+            "steps": 3_700,
             "text_steps": 600,
             "autoencoder_steps": 1500,
-            "half_steps": 4000,
+            "half_steps": 1500,
+            "decoder_steps": 300,
             "batch_size": 8,
             "autoencoder_rate": 3e-3,
+            "attention_rate": 0.5,
             "perceptual": "",
         },
         "stable-keypoints": {
@@ -101,6 +182,12 @@ PROFILES: dict[str, dict[str, Any]] = {
             "micro_batch": 4,
             "steps": 500,
         },
+        "zero-shot": {"image_size": 64, "images": 1000, "samples": 100},
+        "d-uld-bootstrap": {**_DULD_LAPTOP, "steps": 2000},
+        "d-uld": {**_DULD_LAPTOP, "steps": 2000},
+        "mallis-d": {**_DULD_LAPTOP, "steps": 2000},
+        "d-uld-pp": {**_DULD_LAPTOP, "steps": 1000},
+        "d-uld++": {**_DULD_LAPTOP, "steps": 2000},
     },
     "paper": {
         "size": 128,
@@ -111,6 +198,20 @@ PROFILES: dict[str, dict[str, Any]] = {
         "repeats": 10,
         "diffusion": {"size": 512, "data": None, "fit": None, "test": None, "labels": None, "views": 10},
         "imm": {"image_size": 128, "width": 32, "batch_size": 50, "steps": 500_000, "convention": "release"},
+        # The core is a folder of one's own: -p core FOLDER, as `ulm fit --method pose-core --data mpii:ROOT` writes it.
+        "inter-intra": {
+            "image_size": 128,
+            "width": 256,
+            "generator_width": 32,
+            "perceptual": "timm/vgg16.tv_in1k",
+            "vgg_input": "raw",
+            "adaptation": "projection",
+            "decays_to": "zero",
+            "batch_size": 32,
+            "steps": 82_500,
+        },
+        # The papers do not say how long their core was trained.
+        "pose-core": {"image_size": 128, "width": 256, "batch_size": 32, "steps": 100_000},
         "colourisation": {"image_size": 128, "width": 64, "batch_size": 64, "steps": 200_000},
         # No paper has a pocket pipeline: sizes for a large GPU, where they have not been timed yet.
         "pocket": {
@@ -133,6 +234,18 @@ PROFILES: dict[str, dict[str, Any]] = {
             "steps": 10_000,
             "convention": "release",
         },
+        # The paper clusters pixels of all training images; 1,000 images' descriptors of 6,720 numbers take 2.7 GB.
+        "zero-shot": {
+            "image_size": 512,
+            "backbone": "stable-diffusion-v1-5/stable-diffusion-v1-5",
+            "images": 1000,
+            "samples": 100,
+        },
+        "d-uld-bootstrap": {**_DULD_PAPER, "steps": 50_000},
+        "d-uld": {**_DULD_PAPER, "steps": 100_000},
+        "mallis-d": {**_DULD_PAPER, "steps": 100_000},
+        "d-uld-pp": {**_DULD_PAPER, "steps": 50_000},
+        "d-uld++": {**_DULD_PAPER, "steps": 100_000},
     },
 }
 

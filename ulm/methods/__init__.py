@@ -13,6 +13,8 @@ from ulm.errors import InputError
 from ulm.methods.base import Detector
 from ulm.methods.colourisation import Colourisation
 from ulm.methods.imm import IMM
+from ulm.methods.inter_intra import InterIntra
+from ulm.methods.pose_core import PoseCore
 from ulm.methods.stable_keypoints import StableKeypoints
 from ulm.methods.training import Trainable
 
@@ -38,9 +40,17 @@ class _Registry(Mapping[str, type[Trainable]]):
 METHODS = _Registry(
     {
         "imm": "imm:IMM",
+        "inter-intra": "inter_intra:InterIntra",
+        "pose-core": "pose_core:PoseCore",
         "colourisation": "colourisation:Colourisation",
         "pocket": "pocket:Pocket",
         "stable-keypoints": "stable_keypoints:StableKeypoints",
+        "zero-shot": "zero_shot:ZeroShot",
+        "d-uld-bootstrap": "duld:Bootstrap",
+        "d-uld": "duld:DULD",
+        "mallis-d": "duld:MallisD",
+        "d-uld-pp": "duld:PoseProxy",
+        "d-uld++": "duld:DULDPlusPlus",
     }
 )
 
@@ -71,4 +81,14 @@ def load(source: Path | str, device: str = "auto", kind: type[T] = Detector) -> 
     return model
 
 
-__all__ = ["IMM", "METHODS", "Colourisation", "Detector", "StableKeypoints", "Trainable", "load"]
+__all__ = [
+    "IMM",
+    "METHODS",
+    "Colourisation",
+    "Detector",
+    "InterIntra",
+    "PoseCore",
+    "StableKeypoints",
+    "Trainable",
+    "load",
+]

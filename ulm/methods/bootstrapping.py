@@ -370,7 +370,7 @@ def keypoints(
     values = scores[:, 0].float()
     finite = values.isfinite() & descriptors.isfinite().all(1)
     values = values.masked_fill(~finite, -torch.inf)
-    region = torch.ones_like(finite) if roi is None else _region_mask(roi, size, image_size)
+    region = torch.ones_like(finite) if roi is None else region_mask(roi, size, image_size)
     _warn_of_lost(region, finite)
     candidates = _local_maxima(values, max(1, round(radius * size / REFERENCE_GRID)) if radius else 0)
     ranked = values.masked_fill(~(candidates & region & finite), -torch.inf).flatten(1)
@@ -429,8 +429,17 @@ def _refined(values: Tensor, cells: Tensor) -> Tensor:
     return geometry.to_normalised(torch.stack([column, row], -1) + 0.5 + offsets, size)
 
 
-def _region_mask(roi: Tensor, size: int, image_size: Size) -> Tensor:
-    """Cells ``(B, S, S)`` whose centres lie inside boxes ``(B, 4)``; masks pass."""
+def region_mask(roi: Tensor, size: int, image_size: Size) -> Tensor:
+    """Cells whose centres lie inside boxes.
+
+    Args:
+        roi: ``(B, 4)``, (x0, y0, x1, y1) in pixels, or masks ``(B, S, S)``, which pass. A box with a NaN is empty.
+        size: S, cells along a side.
+        image_size: (height, width) of the images.
+
+    Returns:
+        bool ``(B, S, S)``.
+    """
     if roi.ndim == 3:
         return roi.bool()
     centres = geometry.to_pixels(geometry.pixel_grid(size, device=roi.device), image_size)
@@ -622,6 +631,55 @@ def region_from_features(features: Tensor, image_size: Size, axis: Axis | None =
     return Region(masks, _boxes(masks, image_size, trim), axis)
 
 
+@torch.no_grad()
+def region_from_masks(features: Tensor, masks: Tensor, shrinkage: float = 0.1) -> Axis:
+    """An axis from examples of regions, such as boxes of training images, for images without.
+
+    Fisher's linear discriminant between cells inside and outside, on features of length 1, with the threshold half-way
+    between both means. It stands in for the detector of objects by which the paper finds its regions.
+
+    Args:
+        features: ``(B, D, S, S)``; cells that are not finite take no part.
+        masks: bool ``(B, S, S)``.
+        shrinkage: Share of the mean variance that joins the variance along every direction: there may be more
+            directions than the examples tell apart.
+
+    Returns:
+        What :func:`region_from_features` takes. Its direction has length 1.
+
+    Raises:
+        ValueError: If shapes do not fit, or no finite cell lies inside, or none outside.
+    """
+    if features.ndim != 4 or masks.shape != (len(features), *features.shape[2:]):
+        raise ValueError(f"found features {tuple(features.shape)} and masks {tuple(masks.shape)}, expected one a cell")
+    finite = features.isfinite().all(1)
+    inside, outside = (_moments(features, side & finite) for side in (masks, ~masks))
+    if not inside[0] or not outside[0]:
+        raise ValueError(f"found {int(inside[0])} cells inside and {int(outside[0])} outside, expected some of both")
+    means, total = [moments[1] / moments[0] for moments in (inside, outside)], inside[0] + outside[0]
+    scatter = sum(
+        moments[2] - moments[0] * torch.outer(mean, mean)
+        for moments, mean in zip((inside, outside), means, strict=True)
+    )
+    within = scatter / total
+    within.diagonal().add_(shrinkage * within.trace() / len(within) + 1e-12)
+    # w = S_w^-1 (m_1 - m_0)
+    direction = F.normalize(torch.linalg.solve(within, means[0] - means[1]), dim=0)
+    return Axis(direction.float(), ((means[0] + means[1]) @ direction / 2).float())
+
+
+def _moments(features: Tensor, kept: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Number, sum and sum of outer products of the ``kept`` cells, float64; one image at a time."""
+    width = features.shape[1]
+    total = torch.zeros(width, dtype=torch.float64, device=features.device)
+    moment = torch.zeros(width, width, dtype=torch.float64, device=features.device)
+    for image, here in zip(features, kept, strict=True):
+        cells = _unit_cells(image)[here.flatten()].double()
+        total += cells.sum(0)
+        moment += cells.T @ cells
+    return kept.sum(), total, moment
+
+
 def _unit_cells(image: Tensor) -> Tensor:
     """``(D, S, S)`` to ``(P, D)`` of length 1; 0 where not finite."""
     return F.normalize(image.float().nan_to_num(0, 0, 0).flatten(1).T, dim=1)
@@ -634,15 +692,9 @@ def _projections(features: Tensor, direction: Tensor) -> Tensor:
 
 
 def _foreground_axis(features: Tensor, finite: Tensor) -> Axis:
-    width = features.shape[1]
-    total = torch.zeros(width, dtype=torch.float64, device=features.device)
-    moment = torch.zeros(width, width, dtype=torch.float64, device=features.device)
-    for image, kept in zip(features, finite, strict=True):
-        cells = _unit_cells(image)[kept.flatten()].double()
-        total += cells.sum(0)
-        moment += cells.T @ cells
-    mean = total / finite.sum()
-    direction = torch.linalg.eigh(moment / finite.sum() - torch.outer(mean, mean)).eigenvectors[:, -1].float()
+    count, total, moment = _moments(features, finite)
+    mean = total / count
+    direction = torch.linalg.eigh(moment / count - torch.outer(mean, mean)).eigenvectors[:, -1].float()
     values = _projections(features, direction)
     threshold = _two_means(values[finite])
     border = torch.ones_like(finite)

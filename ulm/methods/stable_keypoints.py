@@ -34,22 +34,19 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
-from weakref import WeakValueDictionary
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ulm import geometry
 from ulm.datasets.base import Dataset
-from ulm.datasets.cache import CachedDataset, cache_folder
-from ulm.datasets.hashing import digest
+from ulm.datasets.cache import CachedDataset
 from ulm.errors import InputError
-from ulm.methods.base import Detector
+from ulm.methods.backbone import OnDiffusion, fingerprint, same_backbone
 from ulm.methods.training import Trainable, read_safetensors
 from ulm.runs import generator
 
@@ -93,14 +90,12 @@ CHOICES: dict[str, tuple[Any, ...]] = {
 LAYERS = (7, 8, 9, 10)
 # How much coarser than the latents each of the sixteen cross-attentions works.
 STRIDES = (1, 1, 2, 2, 4, 4, 8, 4, 4, 4, 2, 2, 2, 1, 1, 1)
-# Settings of prediction alone.
-PREDICTION = ("views", "radius", "coverage", "micro_batch")
 # Share of the old counts that a step of training keeps in the running choice of tokens.
 MEMORY = 0.99
 CPU = torch.device("cpu")
 
 
-class StableKeypoints(Detector):
+class StableKeypoints(OnDiffusion):
     """StableKeypoints as a detector. Only the tokens are learned and saved; the diffusion model is named.
 
     While training, the K tokens are those that furthest points took most often of late; at the end they are chosen as
@@ -143,6 +138,8 @@ class StableKeypoints(Detector):
     name = "stable-keypoints"
     detector_parts = ("tokens",)
     saved_parts = ("tokens",)
+    prediction = ("views", "radius", "coverage", "micro_batch")
+    learned = "tokens"
     counts = (
         "n_landmarks", "image_size", "n_tokens", "kappa", "map_size", "selection_images", "batch_size", "micro_batch",
         "steps",
@@ -186,8 +183,6 @@ class StableKeypoints(Detector):
             setattr(self, name, locals()[name])
         self.layers = None if layers is None else [int(layer) for layer in layers]
         self._check_common()
-        self._pipeline: Pipeline | None = None
-        self._latents: LatentCache | None = None
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 known = ", ".join(str(choice) for choice in choices if choice is not None)
@@ -218,66 +213,18 @@ class StableKeypoints(Detector):
         value = getattr(self, name)
         return CONVENTIONS[self.convention].get(name) if value is None else value
 
-    def set_params(self, **parameters: Any) -> Self:
-        """Change hyperparameters; tokens learned before are dropped, the diffusion model stays if it is the same.
-
-        What only a prediction looks at (``PREDICTION``) leaves the tokens too.
-
-        Raises:
-            InputError: For an unknown name or a bad value.
-        """
-        kept, learned = self._pipeline, (self.networks, self.history_)
-        super().set_params(**parameters)
-        if set(parameters) <= set(PREDICTION):
-            self.networks, self.history_ = learned
-        if kept is not None and not {"backbone", "device", "precision"} & set(parameters):
-            self.attach(kept)
-        return self
-
     # --- the diffusion model --------------------------------------------------------------------------------------
 
-    @property
-    def pipeline(self) -> Pipeline:
-        """The frozen diffusion model, loaded when it is first needed. Raises InputError if it cannot be."""
-        if self._pipeline is None:
-            self.attach(load_backbone(self.backbone, str(self.torch_device), self.precision))
-        assert self._pipeline is not None
-        return self._pipeline
-
-    def attach(self, pipeline: Pipeline) -> Self:
-        """Use a diffusion model that is in memory, whatever ``backbone`` says, such as an untrained one.
-
-        Raises:
-            InputError: If its tokens are of another length than those learned.
-        """
-        if "tokens" in self.networks:
-            tokens = self.networks["tokens"]
-            if tokens.embedding.shape[1] != pipeline.token_dim:
-                raise InputError(
-                    f"found tokens of {tokens.embedding.shape[1]} numbers, but {pipeline.name} takes "
-                    f"{pipeline.token_dim}; load the model with the backbone that it was trained with"
-                )
-            if not same_backbone(tokens.backbone, fingerprint(pipeline)):
-                warnings.warn(
-                    f"the weights of {pipeline.name} are not those that these tokens were trained with; "
-                    "expect worse landmarks",
-                    RuntimeWarning,
-                    stacklevel=2,
-                )
-        if self.image_size < pipeline.latent_size:
+    def _check_fit(self, pipeline: Pipeline) -> None:
+        length = self.networks["tokens"].embedding.shape[1]
+        if length != pipeline.token_dim:
             raise InputError(
-                f"found image_size={self.image_size}, smaller than the latents of {pipeline.name} "
-                f"({pipeline.latent_size} x {pipeline.latent_size}); raise image_size"
+                f"found tokens of {length} numbers, but {pipeline.name} takes {pipeline.token_dim}; "
+                "load the model with the backbone that it was trained with"
             )
-        self._pipeline = pipeline.to(self.torch_device)
-        return self
 
-    def untrained(self) -> Self:
-        """The same method with random tokens and the same diffusion model: the baseline of Figure 1."""
-        other = type(self)(**self.get_params())
-        other._pipeline = self._pipeline
-        other.initialise()
-        return other
+    def _trained_with(self) -> Tensor:
+        return self.networks["tokens"].backbone
 
     def _build(self) -> nn.ModuleDict:
         pipeline = self.pipeline
@@ -346,17 +293,6 @@ class StableKeypoints(Detector):
         noise = torch.randn(1, *latents.shape[1:], generator=generator(CPU, self.seed, 7, view))
         return self.maps(latents, noise)
 
-    def predict(self, images: Tensor, batch_size: int = 64) -> Tensor:
-        """Detect landmarks; see :meth:`ulm.methods.base.Detector.predict`.
-
-        Raises:
-            InputError: Also if the images are smaller than the latents of the diffusion model.
-        """
-        self._ready()
-        if images.ndim == 4 and len(images):
-            self._check_size(images.shape[-2:])
-        return super().predict(images, batch_size)
-
     @torch.no_grad()
     def attention(self, images: Tensor, tokens: str = "chosen", ensembled: bool = False) -> Tensor:
         """Attention maps, for figures.
@@ -379,25 +315,7 @@ class StableKeypoints(Detector):
         find = self._ensembled if ensembled else self._all_maps if tokens == "all" else self._chosen_maps
         return torch.cat([find(self._prepare(part)).float().cpu() for part in images.split(2 * self.micro_batch)])
 
-    def _check_size(self, size: Sequence[int]) -> None:
-        least = self.pipeline.latent_size
-        if min(size) < least:
-            raise InputError(
-                f"found images of {size[1]} x {size[0]} pixels, smaller than the latents ({least} x {least}); "
-                "give larger images"
-            )
-
     # --- training -------------------------------------------------------------------------------------------------
-
-    def _check_data(self, dataset: Dataset) -> CachedDataset:
-        data = super()._check_data(dataset)
-        self._check_size(data.images.shape[-2:])
-        return data
-
-    def _identity(self) -> dict[str, Any]:
-        # Where latents lie does not change the result; other weights behind the same name do.
-        hashed = digest(fingerprint(self.pipeline).tolist())
-        return {k: v for k, v in super()._identity().items() if k != "cache"} | {"backbone weights": hashed}
 
     def _start_from(self, start: Trainable) -> None:
         start._ready()
@@ -417,12 +335,6 @@ class StableKeypoints(Detector):
         """Images of one step and their latents without noise, from the cache."""
         indices, _ = self._indices(data, step)
         return self._prepare(data.images_uint8(indices)), self._latents_of(data, indices)
-
-    def _latents_of(self, data: CachedDataset, indices: Tensor) -> Tensor:
-        known = self._latents
-        if known is None or known.data is not data or known.pipeline is not self.pipeline:
-            self._latents = known = LatentCache(self.pipeline, data, self.image_size, self.cache)
-        return known(indices, lambda index: self._prepare(data.images_uint8([index])))
 
     def _train_step(self, images: Tensor, pairs: Tensor | None, step: int) -> dict[str, Tensor]:
         """One step on ``(B, 3, S, S)`` images in [0, 1]; ``pairs`` are their latents ``(B, 4, h, w)``."""
@@ -756,94 +668,3 @@ def diagnose(places: Tensor, still: float = 0.01) -> str:
     if fixed <= k / 2:
         return ""
     return f"{fixed} of {k} tokens answer at one place of every image (raise equivariance, or train longer)"
-
-
-# --- the frozen model and its latents -----------------------------------------------------------------------------
-
-_LOADED: WeakValueDictionary[tuple[str, str, str], Any] = WeakValueDictionary()
-
-
-def load_backbone(name: str, device: str, precision: str = "auto") -> Pipeline:
-    """Load a diffusion model, or hand out the one that another detector of this process holds.
-
-    Args:
-        name: See :func:`ulm.diffusion.pipelines.load`, which also says what is raised.
-        device: Such as ``cpu`` or ``cuda:0``.
-        precision: ``auto``, ``float32`` or ``bfloat16``.
-    """
-    from ulm.diffusion import pipelines
-
-    key = (name, device, precision)
-    found = _LOADED.get(key)
-    if found is None:
-        _LOADED[key] = found = pipelines.load(name, device=device, dtype=precision)
-    return found
-
-
-@torch.no_grad()
-def fingerprint(pipeline: Pipeline) -> Tensor:
-    """A few hundred weights of the U-Net and the image encoder, float32 ``(n,)`` on the CPU: one of each matrix."""
-    parts = (pipeline.unet, pipeline.vae.encoder)
-    weights = [p.detach().reshape(-1) for part in parts for p in part.parameters() if p.ndim >= 2]
-    return torch.stack([w[len(w) // 3].float() for w in weights]).cpu()
-
-
-def same_backbone(first: Tensor, second: Tensor, tolerance: float = 0.01) -> bool:
-    """Whether two fingerprints are of the same weights, whatever the precision; bfloat16 rounds by 0.002 at most."""
-    if first.shape != second.shape:
-        return False
-    first, second = first.cpu(), second.cpu()
-    return bool((first - second).norm() <= tolerance * first.norm())
-
-
-class LatentCache:
-    """Latents of the images of one data set, encoded when first asked for and kept as fp16.
-
-    The autoencoder costs more than the U-Net. Images are encoded one at a time, so that a latent does not depend on
-    what else is in the batch, nor on whether a run was interrupted.
-
-    Args:
-        pipeline: The diffusion model.
-        data: The data set.
-        image_size: Side of the images that are encoded.
-        where: ``disk``: a file in the cache folder, which other runs share; ``memory``.
-
-    Raises:
-        InputError: If the file cannot be written.
-    """
-
-    def __init__(self, pipeline: Pipeline, data: CachedDataset, image_size: int, where: str = "disk"):
-        self.pipeline, self.data = pipeline, data
-        size = pipeline.latent_size
-        row = np.dtype([("latent", np.float16, (4, size, size)), ("known", np.bool_)])
-        if where == "memory":
-            self.rows = np.zeros(len(data), row)
-            return
-        weights = fingerprint(pipeline).tolist()
-        kind = [str(next(pipeline.vae.parameters()).dtype), pipeline.device.type]
-        name = digest(1, data.fingerprint, len(data), data.size, image_size, size, weights, kind)
-        file = cache_folder() / "latents" / f"{name}.rows"
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            # Zeros that take no room until they are written; does nothing where the file is there.
-            with file.open("ab") as stream:
-                stream.truncate(len(data) * row.itemsize)
-            self.rows = np.memmap(file, row, "r+", shape=(len(data),))
-        except OSError as error:
-            raise InputError(f"found no room for latents at {file} ({error}); give cache=memory") from None
-
-    @torch.no_grad()
-    def __call__(self, indices: Iterable[Any], image: Callable[[int], Tensor]) -> Tensor:
-        """Latents ``(B, 4, h, w)`` float32 on the pipeline's device of the images at ``indices``.
-
-        Args:
-            indices: Places in the data set.
-            image: ``image(index)`` gives ``(1, 3, S, S)`` in [0, 1] on the device, where it is not known yet.
-        """
-        places = [int(index) for index in indices]
-        for place in places:
-            if not self.rows["known"][place]:
-                self.rows["latent"][place] = self.pipeline.latents(image(place))[0].half().cpu().numpy()
-                # After the latent: a kill between the two leaves it to be encoded again.
-                self.rows["known"][place] = True
-        return torch.from_numpy(self.rows["latent"][places].astype(np.float32)).to(self.pipeline.device)
