@@ -7,7 +7,7 @@ import importlib.util
 import json
 import shutil
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import diffusers
 import pytest
@@ -392,15 +392,28 @@ def test_inversion_passes_the_timesteps_of_the_notes(tiny: Pipeline) -> None:
         invert(tiny, latents, tiny.embed(""), steps=0)
 
 
-def test_a_velocity_is_split_as_a_noise(tiny: Pipeline) -> None:
+def test_all_kinds_of_predictions_are_split_alike(tiny: Pipeline) -> None:
     from ulm.diffusion.inversion import _split
 
     clean, noise = torch.randn(2, 3), torch.randn(2, 3)
     alpha = torch.tensor(0.3)
     latents = alpha.sqrt() * clean + (1 - alpha).sqrt() * noise
     velocity = alpha.sqrt() * noise - (1 - alpha).sqrt() * clean
-    for output, kind in ((noise, "epsilon"), (velocity, "v_prediction")):
+    for output, kind in ((noise, "epsilon"), (velocity, "v_prediction"), (clean, "sample")):
         torch.testing.assert_close(_split(latents, output, alpha, kind), (clean, noise))
+
+
+def test_inversion_of_a_model_that_predicts_the_picture(tiny: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A U-Net that sees through all noise says that clean latents have none: they are only scaled."""
+    clean = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    scheduler = diffusers.DDIMScheduler.from_config(tiny.scheduler.config, prediction_type="sample")
+    monkeypatch.setattr(tiny, "scheduler", scheduler)
+    monkeypatch.setattr(tiny.unet, "forward", lambda *_, **__: SimpleNamespace(sample=clean))
+    *_, (t, last) = inversion_steps(tiny, clean, tiny.embed(""), steps=4)
+    assert last.isfinite().all()
+    # Nearly clean latents hold the difference from entirely clean ones as a little noise.
+    rest = (last - tiny.alpha(t).sqrt() * clean).norm() / clean.norm()
+    assert rest < 0.02
 
 
 # --- pipelines --------------------------------------------------------------------------------------------------------

@@ -179,9 +179,16 @@ def test_plan_of_latent_diffusion_draws_with_and_without_pictures(images):
     full = figures.latent_diffusion(pictures, "red hair", "velocity")
     assert "?" not in written_in(full)
     assert any("red hair" in text for text in written_in(full))
-    for figure, target in ((empty, "noise"), (full, "velocity")):
-        assert [text.split(" $")[0] for text in written_in(figure) if "predicted" in text] == [f"predicted {target}"]
-        assert ("epsilon" in " ".join(written_in(figure))) == (target == "noise")
+
+
+@pytest.mark.parametrize(("target", "sign"), [("noise", r"\epsilon"), ("velocity", "v"), ("latents", "z")])
+def test_plan_of_latent_diffusion_says_what_is_predicted(target, sign):
+    figure = figures.latent_diffusion(target=target)
+    assert [text.split(" $")[0] for text in written_in(figure) if "predicted" in text] == [f"predicted {target}"]
+    (loss,) = (text for text in written_in(figure) if text.startswith("loss"))
+    below = "_0" if target == "latents" else ""
+    assert loss == rf"loss $\Vert {sign}{below} - \hat{{{sign}}}{below}\,\Vert^2$"
+    assert np.ptp(pixels(figure)[..., :3]) > 100
 
 
 # ------------------------------------------------------------------------------------------- StableKeypoints: results

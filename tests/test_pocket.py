@@ -53,29 +53,28 @@ def trained(scenes):
     return model.fit(scenes, log_every=1, progress=False)
 
 
-def velocity_error(model, latents):
-    """Squared error of the predicted velocity at every twentieth timestep."""
+def latents_error(model, latents):
+    """Squared error of the predicted clean latents at every twentieth timestep."""
     t = torch.arange(0, 1000, 20)
     eps = torch.randn(len(t), *latents.shape[1:], generator=torch.Generator().manual_seed(0))
     alpha = model.alphas[t][:, None, None, None]
     noisy = alpha.sqrt() * latents[: len(t)] + (1 - alpha).sqrt() * eps
-    velocity = alpha.sqrt() * eps - (1 - alpha).sqrt() * latents[: len(t)]
     context = model.networks["text_encoder"](model._tokens([""] * len(t))).last_hidden_state
     with torch.no_grad():
         predicted = model.networks["unet"](noisy, t, context).sample
-    return (predicted - velocity).square().mean().item()
+    return (predicted - latents[: len(t)]).square().mean().item()
 
 
 def test_every_stage_learns(trained, scenes):
     key = lambda name: [entry[name] for entry in trained.history_ if name in entry]  # noqa: E731
     phrases, pixels = key("phrases"), key("pixels")
-    assert (len(phrases), len(pixels), len(key("velocity"))) == (40, 55, 45)
+    assert (len(phrases), len(pixels), len(key("latents"))) == (40, 55, 45)
     assert np.mean(phrases[-5:]) < 0.85 * np.mean(phrases[:5])
     assert np.mean(pixels[-5:]) < 0.85 * np.mean(pixels[:5])
     images = scenes.images_uint8([*range(48), 0, 1]).float() / 255
     latents = trained.pipeline().latents(images)
     fresh = trained.untrained()
-    assert velocity_error(trained, latents) < 0.9 * velocity_error(fresh, latents)
+    assert latents_error(trained, latents) < 0.9 * latents_error(fresh, latents)
     # No captions are images.
     assert [e["images_seen"] for e in trained.history_ if e["step"] in (1, 40, 41, 140)] == [0, 0, 8, 800]
 
@@ -118,9 +117,28 @@ def test_tokens_that_say_nothing_are_not_seen_at_first():
             assert layer.weight.abs().max() > 1e-3
 
 
+def test_a_shrunk_picture_is_lightness_and_two_differences():
+    grey = torch.tensor([0.0, 0.5, 1.0])[:, None, None, None].expand(3, 3, 6, 6)
+    lightness, colours = pocket.thumbnail(grey, 3, 0.25).split((1, 2), dim=1)
+    assert lightness.shape == (3, 1, 3, 3)
+    torch.testing.assert_close(lightness, torch.tensor([-1.0, 0.0, 1.0])[:, None, None, None].expand(3, 1, 3, 3))
+    assert colours.abs().max() < 1e-6
+    # Pure red, green and blue: (1, -1, -1) in [-1, 1], and so on.
+    pure = torch.eye(3)[:, :, None, None].expand(3, 3, 4, 4)
+    for colour in (0.25, 1.0):
+        found = pocket.thumbnail(pure, 2, colour)[:, :, 0, 0]
+        expected = [[-1 / 3, colour, -colour / 2], [-1 / 3, 0, colour], [-1 / 3, -colour, -colour / 2]]
+        torch.testing.assert_close(found, torch.tensor(expected))
+    # Each place is the mean of its pixels.
+    halves = torch.zeros(1, 3, 4, 4)
+    halves[..., 2:] = 1
+    assert pocket.thumbnail(halves, 2, 0.25)[0, 0].tolist() == [[-1, 1], [-1, 1]]
+    assert pocket.thumbnail(halves, 1, 0.25)[0, :, 0, 0].tolist() == [0, 0, 0]
+
+
 def test_latents_begin_with_the_picture_itself(trained, scenes):
     images = scenes.images_uint8(range(32)).float() / 255
-    shrunk = torch.nn.functional.adaptive_avg_pool2d(2 * images - 1, 8)
+    shrunk = pocket.thumbnail(images, 8, trained.colour)
     free = small(steps=97, text_steps=0, autoencoder_steps=95, batch_size=8, autoencoder_rate=5e-3, thumbnail_weight=0)
     free.fit(scenes, progress=False)
     assert "thumbnail" not in free.history_[0]
@@ -286,11 +304,11 @@ def test_text_encoder_learns_phrases(trained, scenes):
     assert elsewhere < 0.5 * fresh_elsewhere
 
 
-# ------------------------------------------------------------------------------------------------------- velocity
+# ----------------------------------------------------------------------------------------------- loss of the U-Net
 
 
-def test_velocity_and_timesteps_of_a_step(scenes):
-    """One step by hand: the library's loss, and the velocity of plain diffusers' scheduler."""
+def test_loss_and_timesteps_of_a_step(scenes):
+    """One step by hand: each channel's error in units of its deviation, weighted by its signal-to-noise ratio."""
     # With a high rate, so that the U-Net predicts something after its first step.
     model, states = after_steps(scenes, steps=4, text_steps=1, autoencoder_steps=1, learning_rate=0.02, batch_size=8)
     images, tokens = model._batch(scenes, 3)
@@ -308,16 +326,46 @@ def test_velocity_and_timesteps_of_a_step(scenes):
         context = before["text_encoder"](tokens).last_hidden_state
         predicted = before["unet"](noisy, t, context).sample
     assert predicted.abs().mean() > 0.05
-    velocity = model.scheduler_.get_velocity(z, eps, t)
-    loss = (predicted - velocity).square().mean().item()
-    assert model.history_[3]["velocity"] == pytest.approx(loss, rel=1e-5)
-    alpha = model.alphas[t][:, None, None, None]
-    torch.testing.assert_close(velocity, alpha.sqrt() * eps - (1 - alpha).sqrt() * z)
-    # A step of the shipped scheduler finds the picture in it.
-    assert model.pipeline().scheduler.config.prediction_type == "v_prediction"
+    losses, ratios = [], []
+    for i, level in enumerate(t.tolist()):
+        alpha = model.alphas[level].item()
+        for channel, d in enumerate(before["scaling"].deviations.tolist()):
+            d = max(d, 0.1)
+            ratios.append(d**2 * alpha / (1 - alpha))
+            error = (predicted[i, channel] - z[i, channel]).square().mean().item()
+            losses.append((1 + min(ratios[-1], 5)) * error / d**2)
+    assert min(ratios) < 5 < max(ratios)
+    assert model.history_[3]["latents"] == pytest.approx(np.mean(losses), rel=1e-4)
+    # A step of the shipped scheduler takes what the U-Net says for the picture.
+    assert model.pipeline().scheduler.config.prediction_type == "sample"
     model.scheduler_.set_timesteps(10)
-    found = model.scheduler_.step(velocity[:1], int(t[0]), noisy[:1]).pred_original_sample
-    torch.testing.assert_close(found, z[:1], atol=1e-4, rtol=1e-4)
+    found = model.scheduler_.step(z[:1], int(t[0]), noisy[:1]).pred_original_sample
+    torch.testing.assert_close(found, z[:1], atol=1e-6, rtol=0)
+
+
+def test_deviations_of_channels_are_measured_once(scenes):
+    """On the U-Net's first batch, of what it is shown; a faint channel does not count for more than a tenth."""
+    model, states = after_steps(scenes, steps=5, text_steps=1, autoencoder_steps=1, batch_size=8)
+    images, _ = model._batch(scenes, 2)
+    with torch.no_grad():
+        latents = states[2]["vae"].encode(2 * images - 1).latent_dist.mean
+    for step, state in enumerate(states):
+        found = state["scaling"].deviations
+        if step < 3:
+            assert (found == 0).all()
+        else:
+            torch.testing.assert_close(found, (latents / latents.std()).std((0, 2, 3)), atol=1e-4, rtol=1e-4)
+    # With a fresh U-Net, which predicts nothing: the loss of the latents alone, in units of 0.1.
+    faint = small(text_steps=0, autoencoder_steps=0)
+    faint.initialise()
+    scaling = faint.networks["scaling"]
+    scaling.factor.fill_(1e-3)
+    scaling.deviations.fill_(1e-9)
+    faint.optimisers = faint._optimisers()
+    images, tokens = faint._batch(scenes, 0)
+    latents = faint._drawn_latents(images, generator(torch.device("cpu"), faint.seed, 5, 0)) * 1e-3
+    loss = faint._denoiser_step(images, tokens, 0, 0.0)["latents"].item()
+    assert (latents / 0.1).square().mean().item() < loss < 6 * (latents / 0.1).square().mean().item()
 
 
 def test_in_the_end_only_the_decoder_learns(scenes):
@@ -514,8 +562,11 @@ def test_errors(bad, word):
 
 def test_a_loss_of_nothing_learnt_is_told(scenes):
     model = small(steps=204, text_steps=1, autoencoder_steps=1)
-    for name, velocity in (("too high", 0.98), ("fine", 0.5)):
-        model.history_ = [{"step": 1, "phrases": 2.0}, *[{"step": 200, "velocity": velocity}] * 5]
+    model.initialise()
+    # What an error of 1 in units of the deviations costs, over all timesteps.
+    nothing = model._weights(model.alphas[:, None, None, None])[1].mean().item()
+    for name, share in (("too high", 0.98), ("fine", 0.5)):
+        model.history_ = [{"step": 1, "phrases": 2.0}, *[{"step": 200, "latents": share * nothing}] * 5]
         with warnings.catch_warnings(record=True) as found:
             warnings.simplefilter("always")
             model._finish(scenes)

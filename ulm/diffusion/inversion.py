@@ -20,7 +20,7 @@ def inversion_steps(
     ``z_next = sqrt(abar_next) z_0 + sqrt(1 - abar_next) e``.
 
     Args:
-        pipeline: Whose U-Net predicts the noise, or the velocity.
+        pipeline: Whose U-Net predicts the noise, the velocity or the clean latents.
         latents: ``(B, 4, h, w)`` clean latents.
         context: ``(L, D)``, ``(1, L, D)`` or ``(B, L, D)``; the papers use the empty caption.
         steps: Number of U-Net calls; timesteps are 1000 / ``steps`` apart.
@@ -38,11 +38,17 @@ def inversion_steps(
     levels = timesteps(pipeline, steps)
     context = context.to(pipeline.device, pipeline.dtype).expand(len(latents), -1, -1)
     latents, alpha = latents.to(pipeline.device, torch.float32), torch.ones(())
+    kind = pipeline.scheduler.config.prediction_type
     for t, following in zip([first, *levels[:-1]], levels, strict=True):
         with torch.no_grad():
             output = pipeline.unet(latents.to(pipeline.dtype), t, encoder_hidden_states=context).sample.float()
         yield t, latents
-        clean, noise = _split(latents, output, alpha, pipeline.scheduler.config.prediction_type)
+        # Clean latents say nothing of the noise in them: for a U-Net that predicts these they count as nearly clean.
+        level = torch.minimum(alpha, pipeline.alpha(0)) if kind == "sample" else alpha
+        clean, noise = _split(latents, output, level, kind)
+        if kind == "sample":
+            # Where there is hardly any noise, what is left over is divided by next to nothing; noise has deviation 1.
+            noise = noise / noise.std((2, 3), keepdim=True).clamp_min(1)
         alpha = pipeline.alpha(following)
         latents = alpha.sqrt() * clean + (1 - alpha).sqrt() * noise
     yield levels[-1], latents
@@ -59,7 +65,7 @@ def invert(
     """Latents at chosen timesteps of DDIM inversion; see :func:`inversion_steps` for the other arguments.
 
     Args:
-        pipeline: Whose U-Net predicts the noise, or the velocity.
+        pipeline: Whose U-Net predicts the noise, the velocity or the clean latents.
         latents: ``(B, 4, h, w)`` clean latents.
         context: ``(L, D)``, ``(1, L, D)`` or ``(B, L, D)``.
         keep: Timesteps among ``timesteps(pipeline, steps)`` and ``first``; None keeps the last, the noise, alone.
@@ -95,7 +101,9 @@ def timesteps(pipeline: Pipeline, steps: int = 50) -> list[int]:
 
 
 def _split(latents: Tensor, output: Tensor, alpha: Tensor, kind: str) -> tuple[Tensor, Tensor]:
-    """Clean latents and noise from a prediction of the noise (``epsilon``) or of the velocity (``v_prediction``)."""
+    """Clean latents and noise from a prediction of either (``sample``, ``epsilon``) or of the velocity."""
+    if kind == "sample":
+        return output, (latents - alpha.sqrt() * output) / (1 - alpha).sqrt()
     if kind == "v_prediction":
         output = alpha.sqrt() * output + (1 - alpha).sqrt() * latents
     return (latents - (1 - alpha).sqrt() * output) / alpha.sqrt(), output

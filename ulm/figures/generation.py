@@ -180,9 +180,10 @@ def latent_diffusion(
         pictures: Images to put in, ``(3, H, W)``: ``image``, ``latent``, ``noisy``, ``predicted``, ``redrawn``. What is
             not given is an empty frame.
         caption: The text that goes into the text encoder.
-        target: What the U-Net predicts, ``noise`` or ``velocity``.
+        target: What the U-Net predicts, ``noise``, ``velocity`` or ``latents``, the clean ones.
     """
-    sign = r"\epsilon" if target == "noise" else "v"
+    # The sign, and what stands below it.
+    sign, below = {"noise": (r"\epsilon", ""), "velocity": ("v", ""), "latents": ("z", "_0")}[target]
     figure = plt.figure(figsize=(WIDTH, 0.4 * WIDTH))
     axis = figure.add_axes((0, 0, 1, 1))
     axis.set(xlim=(0, 100), ylim=(0, 40))
@@ -192,7 +193,7 @@ def latent_diffusion(
         "image": (1, 23, r"picture $\mathbf{x}$", True),
         "latent": (28, 23, r"latents $\mathbf{z}_0$", True),
         "noisy": (48, 23, r"noisy latents $\mathbf{z}_t$", True),
-        "predicted": (84, 23, rf"predicted {target} $\hat{{\mathbf{{{sign}}}}}$", True),
+        "predicted": (84, 23, rf"predicted {target} $\hat{{\mathbf{{{sign}}}}}{below}$", True),
         "redrawn": (1, 4, r"redrawn $\hat{\mathbf{x}}$", False),
     }
     for name, (left, bottom, words, above) in frames.items():
@@ -210,7 +211,7 @@ def latent_diffusion(
     axis.text(71.5, 29, "U-Net", ha="center", va="center", fontsize=9)
     diagram_box(axis, (62, 11.5, 19, 5), "text encoder", "network")
     axis.text(71.5, 7, textwrap.fill(f"“{caption}”", 42), ha="center", va="center", fontsize=8, style="italic")
-    diagram_box(axis, (84, 11.5, 15, 5), rf"loss $\Vert {sign} - \hat{{{sign}}}\,\Vert^2$", "loss")
+    diagram_box(axis, (84, 11.5, 15, 5), rf"loss $\Vert {sign}{below} - \hat{{{sign}}}{below}\,\Vert^2$", "loss")
     axis.text(44, 30.2, "+ noise", ha="center", va="bottom", fontsize=8)
     for start, end, words in (
         ((13, 29), (15.5, 29), ""), ((25.5, 29), (28, 29), ""), ((40, 29), (48, 29), ""), ((60, 29), (62.5, 29), ""),

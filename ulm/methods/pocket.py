@@ -6,16 +6,17 @@ Diffusion Models, CVPR 2022):
 1. a CLIP-style text encoder, on captions alone: see :mod:`ulm.diffusion.phrases`. Afterwards it rests, as that of
    Stable Diffusion does;
 2. a KL autoencoder: mean absolute error, a perceptual distance if asked for (activations of the book's own colourising
-   network) and a small Kullback-Leibler term. Three of a latent's channels are to be the picture itself, shrunk. Free
-   latents of a small autoencoder are mostly fine detail, which no caption tells and which hides colours in noise. Its
-   last act is to measure the *scaling factor*, one over the latents' deviation;
-3. the U-Net. It predicts the velocity ``v = sqrt(abar_t) eps - sqrt(1 - abar_t) z_0`` (Salimans and Ho, 2022; Stable
-   Diffusion 2.1) of latents with their captions; one caption in ten is empty, for guidance without a classifier (Ho
-   and Salimans, 2022). Where there is more noise than picture the velocity is nearly the picture itself, and there
-   captions decide; a small U-Net that predicts the noise, as Stable Diffusion 1.5 does, spends thousands of steps on
-   handing that noise through and reads no captions meanwhile. At first pictures have half the side, four times as many
-   in a step, as Stable Diffusion's first version learnt from 256 pixels before 512: what goes where is learnt there,
-   from many pictures. What ships is a moving average of the weights;
+   network) and a small Kullback-Leibler term. Three of a latent's channels are to be the picture itself, shrunk: its
+   lightness and, fainter, two differences of its colours. Its last act is to measure the *scaling factor*, one over
+   the latents' deviation, and the deviation of each channel;
+3. the U-Net, from noisy latents with their captions; one caption in ten is empty, for guidance without a classifier (Ho
+   and Salimans, 2022). As colours are faint, noise hides them long before it hides shapes. At most timesteps, then,
+   words decide the colours of parts that are there to be seen, and cross-attention has to find these parts. With
+   colours as strong as lightness both vanish together, and only words for large areas, the background above all, are
+   learnt in a short training. The U-Net predicts the clean latents, and each channel's error counts in units of its
+   own deviation: a small U-Net that predicts the noise, as Stable Diffusion 1.5 does, spends thousands of steps on
+   handing that noise through. At first pictures have half the side, four times as many in a step, as Stable
+   Diffusion's first version learnt from 256 pixels before 512. What ships is a moving average of the weights;
 4. the decoder once more, by itself, if asked for: the latents stay as they are, so that the U-Net stays right. Stable
    Diffusion's later decoders (ft-EMA, ft-MSE) were made in this way.
 
@@ -114,11 +115,12 @@ class Gallery(Dataset):
 
 
 class Scaling(nn.Module):
-    """The factor that gives latents a deviation of 1, kept with the weights; 0 until it is measured."""
+    """The factor that gives latents a deviation of 1, and each channel's own afterwards; 0 until they are measured."""
 
-    def __init__(self) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
         self.register_buffer("factor", torch.zeros(()))
+        self.register_buffer("deviations", torch.zeros(channels))
 
 
 class Pocket(Trainable):
@@ -145,7 +147,8 @@ class Pocket(Trainable):
         perceptual_weight: Of that term.
         kl_weight: Of the Kullback-Leibler term, a mean over the numbers of a latent (LDM: 1e-6 of the sums).
         thumbnail_weight: Of the mean absolute difference between the first three channels of a latent and the picture
-            shrunk to its size, in [-1, 1]; 0: latents are free.
+            shrunk to its size (:func:`thumbnail`); 0: latents are free.
+        colour: How much fainter than its lightness the colours of that picture are.
         empty: Share of captions left out, for guidance.
         drop_part: Share of a caption's parts left out, so that short captions work too.
         ema: Decay of the moving average of the weights; its start is quicker.
@@ -170,7 +173,7 @@ class Pocket(Trainable):
     detector_parts = ("vae", "unet", "text_encoder", "scaling")
     saved_parts = detector_parts
     # Bumped when the same settings no longer give the same weights.
-    version = 3
+    version = 4
 
     def __init__(
         self,
@@ -189,6 +192,7 @@ class Pocket(Trainable):
         perceptual_weight: float = 0.1,
         kl_weight: float = 1e-4,
         thumbnail_weight: float = 1.0,
+        colour: float = 0.25,
         empty: float = 0.1,
         drop_part: float = 0.1,
         ema: float = 0.999,
@@ -226,13 +230,13 @@ class Pocket(Trainable):
     def _build(self) -> nn.ModuleDict:
         made = pipelines.build(self.sizes, self.seed, self.vocabulary_)
         self.tokenizer_ = made.tokenizer
-        self.scheduler_ = DDIMScheduler.from_config(made.scheduler.config, prediction_type="v_prediction")
+        self.scheduler_ = DDIMScheduler.from_config(made.scheduler.config, prediction_type="sample")
         self.phrases = Phrases(self.tokenizer_, self.sizes["text"]["width"])
         begin(made, self.phrases.nothing)
         average = copy.deepcopy(made.unet)
         for network in made.networks.values():
             network.requires_grad_(True)
-        return nn.ModuleDict({**made.networks, "ema_unet": average, "scaling": Scaling()})
+        return nn.ModuleDict({**made.networks, "ema_unet": average, "scaling": Scaling(4)})
 
     def initialise(self) -> None:
         """Build the networks from ``seed`` and the perceptual network of the autoencoder's loss."""
@@ -383,7 +387,7 @@ class Pocket(Trainable):
         losses["kl"] = posterior.kl().mean() / eps[0].numel()
         loss = loss + self.kl_weight * losses["kl"]
         if self.thumbnail_weight:
-            small = F.adaptive_avg_pool2d(2 * images - 1, posterior.mean.shape[-2:])
+            small = thumbnail(images, posterior.mean.shape[-1], self.colour)
             losses["thumbnail"] = (posterior.mean[:, :3] - small).abs().mean()
             loss = loss + self.thumbnail_weight * losses["thumbnail"]
         self._descend("autoencoder", loss, self.autoencoder_rate * rate)
@@ -411,8 +415,10 @@ class Pocket(Trainable):
     def _begin_denoising(self, images: Tensor) -> None:
         """Measure the scaling factor on the first batch (LDM, appendix G) where the autoencoder is a new one."""
         scaling: Any = self.networks["scaling"]
+        latents = self._posterior(images).mean
         if self.autoencoder_steps or scaling.factor == 0:
-            scaling.factor.copy_(1 / self._posterior(images).mean.std().clamp_min(1e-6))
+            scaling.factor.copy_(1 / latents.std().clamp_min(1e-6))
+        scaling.deviations.copy_(scaling.factor * latents.std((0, 2, 3)))
 
     def _drawn_latents(self, images: Tensor, random: torch.Generator) -> Tensor:
         """Samples of the posterior, not scaled."""
@@ -437,13 +443,18 @@ class Pocket(Trainable):
         alpha = self.alphas[t][:, None, None, None]
         # z_t = sqrt(abar_t) z_0 + sqrt(1 - abar_t) eps  (DDPM, equation 4)
         noisy = (alpha.sqrt() * latents + (1 - alpha).sqrt() * eps).contiguous(memory_format=torch.channels_last)
-        # v = sqrt(abar_t) eps - sqrt(1 - abar_t) z_0  (Salimans and Ho, appendix D)
-        velocity = alpha.sqrt() * eps - (1 - alpha).sqrt() * latents
         with autocast(self.torch_device, self.precision):
             predicted = self.networks["unet"](noisy, t, context).sample
-        loss = F.mse_loss(predicted.float(), velocity)
+        d, weight = self._weights(alpha)
+        loss = (weight * ((predicted.float() - latents) / d).square()).mean()
         self._descend("denoiser", loss, self.learning_rate * rate)
-        return {"velocity": loss.detach()}
+        return {"latents": loss.detach()}
+
+    def _weights(self, alpha: Tensor) -> tuple[Tensor, Tensor]:
+        """Deviations ``(4, 1, 1)`` of the channels, and how much errors in units of them count at each timestep."""
+        d = self.networks["scaling"].deviations[:, None, None].clamp_min(0.1)
+        # SNR = d^2 abar_t / (1 - abar_t); weight 1 + min(SNR, 5)
+        return d, 1 + (d.square() * alpha / (1 - alpha)).clamp_max(5)
 
     def _descend(self, name: str, loss: Tensor, rate: float) -> None:
         optimiser = self.optimisers[name]
@@ -462,11 +473,13 @@ class Pocket(Trainable):
         torch._foreach_lerp_(ours, theirs, 1 - decay)
 
     def _finish(self, data: CachedDataset) -> None:
-        """A rate that is too high ends in a U-Net that predicts nothing at all, with a loss of 1 for good."""
-        last = [entry["velocity"] for entry in self.history_ if "velocity" in entry][-5:]
-        if self._stage(self.steps - self.decoder_steps - 1)[2] > 200 and np.mean(last) > 0.9:
+        """A rate that is too high ends in a U-Net that predicts nothing at all, for good."""
+        last = [entry["latents"] for entry in self.history_ if "latents" in entry][-5:]
+        # Errors in units of the deviations are then 1.
+        nothing = self._weights(self.alphas[:, None, None, None])[1].mean().item()
+        if self._stage(self.steps - self.decoder_steps - 1)[2] > 200 and np.mean(last) > 0.9 * nothing:
             warnings.warn(
-                f"{self!r}: the loss of the U-Net is {np.mean(last):.2f}, that of predicting nothing is 1; "
+                f"{self!r}: the loss of the U-Net is {np.mean(last):.2f}, that of predicting nothing is {nothing:.2f}; "
                 "lower learning_rate",
                 RuntimeWarning,
                 stacklevel=3,
@@ -556,6 +569,24 @@ def begin(pipeline: Pipeline, nothing: Tensor) -> None:
         for layer in (attention.to_k, attention.to_v):
             # W <- W - W n n^T / n^T n
             layer.weight -= torch.outer(layer.weight @ nothing, nothing) / nothing.square().sum()
+
+
+def thumbnail(images: Tensor, size: int, colour: float) -> Tensor:
+    """Pictures, shrunk: their lightness and, fainter, two differences of colours.
+
+    Args:
+        images: ``(B, 3, H, W)`` RGB in [0, 1].
+        size: Side of the result.
+        colour: What the differences are multiplied by.
+
+    Returns:
+        ``(B, 3, size, size)``: ``(R + G + B) / 3``, ``colour (R - B) / 2``, ``colour (2 G - R - B) / 4`` of values in
+        [-1, 1].
+    """
+    red, green, blue = F.adaptive_avg_pool2d(2 * images - 1, size).unbind(1)
+    return torch.stack(
+        [(red + green + blue) / 3, colour * (red - blue) / 2, colour * (2 * green - red - blue) / 4], dim=1
+    )
 
 
 def _queries_and_keys(unet: nn.Module) -> list[nn.Parameter]:

@@ -91,27 +91,40 @@ RECIPES: dict[str, Recipe] = {
         )
         for d in (10, 20, 60)
     },
-    # The diffusion model of the book, on every category that the scenes have.
+    # The diffusion model of the book. It learns first, from pictures whose captions give every part its colour, that
+    # words name parts, at half the side; then from every category that the scenes have.
+    "pocket-parts": Recipe(
+        "pocket",
+        {
+            "procedural:painted-faces": 4000,
+            "procedural:painted-birds": 4000,
+            "procedural:tinted-faces": 1500,
+            "procedural:tinted-birds": 1500,
+        },
+        {"decoder_steps": 0},
+    ),
     "pocket": Recipe(
         "pocket",
         {
-            "procedural:tinted-faces": 4000,
-            "procedural:tinted-birds": 4000,
-            "procedural:tinted-cats": 700,
-            "procedural:tinted-people": 1200,
-            "procedural:painted-faces": 1500,
-            "procedural:painted-birds": 1500,
+            "procedural:painted-faces": 2000,
+            "procedural:painted-birds": 2000,
+            "procedural:tinted-faces": 1500,
+            "procedural:tinted-birds": 1500,
+            "procedural:tinted-cats": 400,
+            "procedural:tinted-people": 600,
             "procedural:faces-wild": 4000,
             "procedural:birds": 4000,
             "procedural:faces-posed": 600,
-            "procedural:cats": 300,
-            "procedural:people": 1000,
-            "procedural:fashion": 300,
+            "procedural:cats": 1000,
+            "procedural:people": 600,
+            "procedural:fashion": 600,
             "procedural:exercise": 300,
             "procedural:signers": 200,
-            "procedural:toys": 150,
-            "procedural:house-numbers": 150,
+            "procedural:toys": 200,
+            "procedural:house-numbers": 200,
         },
+        {"text_steps": 0, "autoencoder_steps": 0, "half_steps": 0},
+        start="pocket-parts",
     ),
     # StableKeypoints, Table 1, and Section 4.3: few training images.
     "sk-faces-k10": _tokens(10, "faces"),
