@@ -11,7 +11,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from ulm import runs
-from ulm.methods import IMM
+from ulm.methods import IMM, Trainable
 from ulm.networks import perceptual
 
 
@@ -35,7 +35,7 @@ def build(arguments: argparse.Namespace, plain: bool) -> IMM:
     return model
 
 
-def median_seconds(model: IMM, images: torch.Tensor, steps: int) -> float:
+def median_seconds(model: Trainable, images: torch.Tensor, steps: int) -> float:
     """Median of ``steps`` timed steps after two that are not."""
     times = []
     for step in range(steps + 2):

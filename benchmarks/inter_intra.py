@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
-import time
 
 import torch
+from imm_step import median_seconds
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
@@ -87,18 +86,6 @@ def build(arguments: argparse.Namespace, plain: bool) -> InterIntra:
     model.networks.to(model.torch_device, memory_format=layout)
     model.optimisers = {name: model._adam(model.networks[name]) for name in model.saved_parts}
     return model
-
-
-def median_seconds(model: InterIntra, images: Tensor, steps: int) -> float:
-    """Median of ``steps`` timed steps after two that are not."""
-    times = []
-    for step in range(steps + 2):
-        start = time.perf_counter()
-        model._train_step(images, None, step)
-        if images.is_cuda:
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times[2:])
 
 
 def main() -> None:

@@ -204,7 +204,6 @@ class PoseProxy(DULD):
     """
 
     name = "d-uld-pp"
-    detector_parts = Stage.detector_parts
     saved_parts = (*Stage.detector_parts, "vae")
     before = ("d-uld", "mallis-d")
     rate = 5e-5

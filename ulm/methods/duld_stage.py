@@ -58,10 +58,10 @@ from ulm.datasets.cache import CachedDataset
 from ulm.errors import InputError
 from ulm.methods import bootstrapping
 from ulm.methods.backbone import same_backbone
-from ulm.methods.features import CPU, OnFeatures, Taps, check_choices, check_numbers, rounded
+from ulm.methods.features import CPU, OnFeatures, Taps, rounded
 from ulm.methods.pseudo_labels import Clusters, PseudoLabels, merged
 from ulm.methods.stable_keypoints import draw_affines, warp
-from ulm.methods.training import Trainable
+from ulm.methods.training import Trainable, check_choices, check_numbers
 from ulm.networks.aggregation import Aggregator
 from ulm.networks.heads import RECONSTRUCTIONS, DescriptorHead, DetectorHead
 from ulm.runs import generator

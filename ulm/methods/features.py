@@ -30,7 +30,7 @@ import math
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -39,7 +39,7 @@ from ulm.datasets.cache import CachedDataset
 from ulm.errors import InputError
 from ulm.methods import bootstrapping
 from ulm.methods.backbone import OnDiffusion, Rows, fingerprint
-from ulm.methods.training import read_safetensors
+from ulm.methods.training import check_choices, check_numbers, read_safetensors
 from ulm.networks.aggregation import concatenated, tap_channels
 from ulm.runs import generator
 
@@ -389,21 +389,6 @@ def sample_places(masks: Tensor, numbers: Tensor, size: int) -> Tensor:
     corners = torch.stack([cells % side, cells // side], -1)
     places = (corners + numbers[..., 1:]) * (size / side)
     return places.masked_fill((order[:, -1] == 0)[:, None, None], torch.nan)
-
-
-def check_choices(model: Any, choices: dict[str, tuple[str, ...]]) -> None:
-    """Raises InputError for a hyperparameter that is none of its choices."""
-    for name, known in choices.items():
-        if getattr(model, name) not in known:
-            raise InputError(f"found {name}={getattr(model, name)!r}, expected one of {', '.join(known)}")
-
-
-def check_numbers(model: Any, least: dict[str, float]) -> None:
-    """Raises InputError for a hyperparameter that is no finite number, or less than its least value."""
-    for name, bound in least.items():
-        value = getattr(model, name)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not bound <= value < float("inf"):
-            raise InputError(f"found {name}={value!r}, expected a number of at least {bound:g}")
 
 
 def rounded(taps: Taps) -> Taps:

@@ -54,7 +54,7 @@ from ulm.methods import views
 from ulm.methods.base import Detector
 from ulm.methods.imm import Pair, diagnose, equivariance_loss, separation_loss
 from ulm.methods.pose_core import PoseCore
-from ulm.methods.training import cosine
+from ulm.methods.training import check_choices, cosine
 from ulm.networks import hourglass
 from ulm.networks import perceptual as perceptual_networks
 from ulm.networks.hourglass import STRIDE, Hourglass
@@ -189,9 +189,7 @@ class InterIntra(Detector):
         self._adopts, self._core_checksum = True, ""
 
     def _check_values(self) -> None:
-        for name, choices in CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise InputError(f"found {name}={getattr(self, name)!r}, expected one of {', '.join(choices)}")
+        check_choices(self, CHOICES)
         for name in ("warp", "equivariance", "separation", "beta", "sigma", "learning_rate"):
             value, positive = getattr(self, name), name in ("beta", "sigma", "learning_rate")
             if not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0 or (positive and not value):

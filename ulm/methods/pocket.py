@@ -236,7 +236,7 @@ class Pocket(Trainable):
         average = copy.deepcopy(made.unet)
         for network in made.networks.values():
             network.requires_grad_(True)
-        return nn.ModuleDict({**made.networks, "ema_unet": average, "scaling": Scaling(4)})
+        return nn.ModuleDict({**made.networks, "ema_unet": average, "scaling": Scaling(made.unet.config.in_channels)})
 
     def initialise(self) -> None:
         """Build the networks from ``seed`` and the perceptual network of the autoencoder's loss."""
@@ -413,7 +413,7 @@ class Pocket(Trainable):
 
     @torch.no_grad()
     def _begin_denoising(self, images: Tensor) -> None:
-        """Measure the scaling factor on the first batch (LDM, appendix G) where the autoencoder is a new one."""
+        """Measure on the first batch the channels' deviations, and a new autoencoder's factor (LDM, appendix G)."""
         scaling: Any = self.networks["scaling"]
         latents = self._posterior(images).mean
         if self.autoencoder_steps or scaling.factor == 0:

@@ -47,7 +47,7 @@ from ulm.datasets.base import Dataset
 from ulm.datasets.cache import CachedDataset
 from ulm.errors import InputError
 from ulm.methods.backbone import OnDiffusion, fingerprint, same_backbone
-from ulm.methods.training import Trainable, read_safetensors
+from ulm.methods.training import Trainable, check_choices, read_safetensors
 from ulm.runs import generator
 
 if TYPE_CHECKING:
@@ -183,10 +183,7 @@ class StableKeypoints(OnDiffusion):
             setattr(self, name, locals()[name])
         self.layers = None if layers is None else [int(layer) for layer in layers]
         self._check_common()
-        for name, choices in CHOICES.items():
-            if getattr(self, name) not in choices:
-                known = ", ".join(str(choice) for choice in choices if choice is not None)
-                raise InputError(f"found {name}={getattr(self, name)!r}, expected one of {known}")
+        check_choices(self, CHOICES)
         self._check_counts()
         lowest = {"sigma": 1e-3, "learning_rate": 1e-12, "zoom": 1, "localisation": 0, "equivariance": 0}
         for name in (*lowest, "timestep", "translation", "rotation", "radius", "views"):

@@ -6,7 +6,7 @@ import inspect
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -409,3 +409,19 @@ def settle_norms(networks: nn.Module) -> None:
             # The count lies on the device: it is no longer read once the layer has settled.
             if layer.momentum != layer.usual_momentum:
                 layer.momentum = max(layer.usual_momentum, 1 / (int(layer.num_batches_tracked) + 1))
+
+
+def check_choices(model: Any, choices: Mapping[str, tuple[Any, ...]]) -> None:
+    """Raises InputError for a hyperparameter that is none of its choices."""
+    for name, known in choices.items():
+        if getattr(model, name) not in known:
+            named = ", ".join(str(choice) for choice in known if choice is not None)
+            raise InputError(f"found {name}={getattr(model, name)!r}, expected one of {named}")
+
+
+def check_numbers(model: Any, least: Mapping[str, float]) -> None:
+    """Raises InputError for a hyperparameter that is no finite number, or less than its least value."""
+    for name, bound in least.items():
+        value = getattr(model, name)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not bound <= value < float("inf"):
+            raise InputError(f"found {name}={value!r}, expected a number of at least {bound:g}")

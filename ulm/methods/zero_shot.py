@@ -37,8 +37,8 @@ from ulm.datasets.base import Dataset
 from ulm.datasets.cache import CachedDataset
 from ulm.errors import InputError
 from ulm.methods.bootstrapping import sample_descriptors
-from ulm.methods.features import CPU, OnFeatures, Taps, check_choices, sample_places
-from ulm.methods.training import Trainable
+from ulm.methods.features import CPU, OnFeatures, Taps, sample_places
+from ulm.methods.training import Trainable, check_choices
 from ulm.networks.aggregation import Aggregator, concatenated
 from ulm.runs import generator
 
