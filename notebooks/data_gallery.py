@@ -251,13 +251,16 @@ show("toys", "house-numbers", "house-digits")
 card("smallnorb", "svhn")
 
 # %% [markdown]
-# ### Painted and tinted pictures: for the pocket pipeline
+# ### Simple, painted and tinted pictures: for the pocket pipeline
 #
-# Some scenes stand in for no data set. In `procedural:painted-faces` ({numref}`fig-gallery-painted-faces`) and `procedural:painted-birds`
-# ({numref}`fig-gallery-painted-birds`) each part has a vivid colour of its own, drawn by lot, and the caption names it: "red nose, blue mouth, grey left ear". Only the place of a part explains its
-# colour. The tinted scenes ({numref}`fig-gallery-tinted-faces` to {numref}`fig-gallery-tinted-people`) do the same to the pictures of other scenes: each pixel of the subject is glazed with the
-# colour of the nearest landmark's part, and keeps its shading. From them, beside the other scenes, the book's small diffusion model, whose chapter is to come,
-# is to learn that words name parts. No detector of the book is measured on them.
+# Some scenes stand in for no data set. In `procedural:simple-faces` and `procedural:simple-birds` ({numref}`fig-gallery-simple`) a handful of large parts, and in `procedural:painted-faces` ({numref}`fig-gallery-painted-faces`) and `procedural:painted-birds`
+# ({numref}`fig-gallery-painted-birds`) many smaller ones, have vivid colours of their own, drawn by lot, and the caption names it: "red nose, blue mouth, grey left ear". Only the place of a part explains its
+# colour. The tinted scenes ({numref}`fig-gallery-tinted-faces` to {numref}`fig-gallery-tinted-people`) do the same to the pictures of other scenes: a pixel of the subject is glazed with the
+# colour of the nearest landmark's part, if that part was drawn by lot, and keeps its shading. From them, beside the other scenes,
+# [the book's small diffusion model](pocket_pipeline.ipynb) learns that words name parts. No detector of the book is measured on them.
+
+# %% mystnb={"figure": {"caption": "procedural:simple-faces and procedural:simple-birds", "name": "fig-gallery-simple"}, "image": {"alt": "Eight simple faces and eight simple birds of a few flat parts in loud colours, bare and with eight landmarks each"}} tags=["hide-input"]
+show("simple-faces", "simple-birds")
 
 # %% mystnb={"figure": {"caption": "procedural:painted-faces", "name": "fig-gallery-painted-faces"}, "image": {"alt": "Eight flat faces whose parts have loud colours, bare and with 68 landmarks"}} tags=["hide-input"]
 show("painted-faces")
@@ -282,7 +285,14 @@ Markdown(
     "The first of each in words: "
     + "; ".join(
         f"*{caption(scene, 'test', 0)}*"
-        for scene in ("painted-faces", "painted-birds", "tinted-faces", "tinted-birds")
+        for scene in (
+            "simple-faces",
+            "simple-birds",
+            "painted-faces",
+            "painted-birds",
+            "tinted-faces",
+            "tinted-birds",
+        )
     )
     + "."
 )

@@ -110,6 +110,7 @@ DRAWINGS = {
     "architecture_with_pictures": lambda x, p: figures.architecture(
         {"source": x[0], "target": x[1], "redrawn": x[2], "scores": torch.rand(16, 16), "maps": torch.rand(16, 16)}
     ),
+    "subject_paths": lambda x, p: figures.subject_paths({"source": x[0], "auxiliary maps": torch.rand(16, 16)}),
 }
 
 
@@ -209,3 +210,16 @@ def test_bad_shapes(points):
 def test_efficiency_without_a_deviation():
     table = pd.DataFrame({"labels": [10], "nme": [5.0], "std": [np.nan], "mean_shape": [15.0]})
     assert len(figures.sample_efficiency(table).axes[0].lines) == 2
+
+
+def test_plan_of_the_paths_has_a_frame_for_every_picture(images):
+    def unknown(figure):
+        return sum(text.get_text() == "?" for axis in figure.axes for text in axis.texts)
+
+    pictures = ("source", "target", "auxiliary", "there", "back", "redrawn source", "redrawn target")
+    maps = ("source maps", "target maps", "auxiliary maps")
+    assert unknown(figures.subject_paths()) == len(pictures) + len(maps)
+    given = dict.fromkeys(pictures, images[0]) | dict.fromkeys(maps, torch.rand(16, 16))
+    for name in given:
+        assert unknown(figures.subject_paths({name: given[name]})) == len(given) - 1
+    assert unknown(figures.subject_paths(given)) == 0

@@ -41,6 +41,8 @@ DRAWINGS = {
     "latent_diffusion": lambda x, m: figures.latent_diffusion({"image": x[0]}),
     "unet_layout": lambda x, m: figures.unet_layout([("down_blocks.0.attentions.0", 8)], taps=(0,)),
     "dot_rows": lambda x, m: figures.dot_rows({"one": {"learned": 20.0}, "two": {"learned": 30.0}}, "error"),
+    "duld_overview": lambda x, m: figures.duld_overview({"image": x[0], "heatmap": m[0, 0], "target": m[0, 1]}),
+    "shares": lambda x, m: figures.shares([[3, 1], [0, 0]], ["a", "b"], ["left", "right"], "yaw", "cluster"),
     "error_by_images": lambda x, m: figures.error_by_images({"learned": {30: 9.0, 100: 6.0}}, "n", "error"),
 }
 
@@ -214,3 +216,10 @@ def test_error_by_images_has_its_numbers_as_ticks():
     assert axis.get_ylim()[0] == 0 < 40 < axis.get_ylim()[1]
     empty = figures.error_by_images({"learned": {}}, "training pictures", "error (%)", levels).axes[0]
     assert empty.get_ylim()[1] > 40
+
+
+def test_shares_are_of_a_row_and_the_counts_are_written():
+    figure = figures.shares([[30, 10], [0, 0]], ["a", "b"], ["left", "right"], "yaw", "cluster")
+    axis = figure.axes[0]
+    assert [text.get_text() for text in axis.texts] == ["30", "10", "0", "0"]
+    assert axis.images[0].get_array().tolist() == [[0.75, 0.25], [0.0, 0.0]]

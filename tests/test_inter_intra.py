@@ -1,5 +1,6 @@
 """Inter-Intra: each part against hand-worked or plain values, then training, resuming, files and bad input."""
 
+import dataclasses
 import json
 import math
 import os
@@ -693,3 +694,61 @@ def test_registry_and_profiles():
     published = InterIntra(**runs.profile("paper")["inter-intra"])
     assert (published.beta, published.sigma, published.learning_rate, published.batch_size) == (10, 0.5, 1e-3, 32)
     assert published.adaptation == "projection"
+
+
+# --- recipes of the zoo -------------------------------------------------------------------------------------------
+
+
+def test_zoo_makes_the_core_beside_and_follows_the_error(tmp_path, monkeypatch):
+    from ulm.zoo import recipes
+
+    adapted = {**TINY, "adaptation": "projection", "core": "core"}
+    known = {
+        "core": recipes.Recipe("pose-core", "squares", {**CORE, "subset": None}),
+        "one": recipes.Recipe("inter-intra", "squares", adapted),
+    }
+    monkeypatch.setattr(recipes, "RECIPES", known)
+    squares = Squares()
+    squares.info = dataclasses.replace(squares.info, normaliser="image")
+    monkeypatch.setattr(recipes.datasets, "load", lambda *_: squares)
+    options = {"profile": "smoke", "out": tmp_path / "one-seed0", "device": "cpu", "progress": False}
+    made = recipes.train("one", **options)
+    assert all(entry["forward_nme"] > 0 for entry in made.history_)
+    core = PoseCore.from_pretrained(tmp_path / "core-seed0", "cpu").networks["pose"].state_dict()
+    kernels = {n: t for n, t in made.networks["pose"].state_dict().items() if n.endswith(".kernel")}
+    assert kernels
+    assert all(torch.equal(t, core[n.replace(".kernel", ".weight")]) for n, t in kernels.items())
+    # The name of the core, not the folder where it lay.
+    config = (tmp_path / "one-seed0" / "config.json").read_text()
+    assert json.loads(config)["parameters"]["core"] == json.loads(config)["card"]["core"] == "core"
+    assert str(tmp_path) not in config
+    # The second time it is read, with other steps it is another model.
+    written = (tmp_path / "one-seed0" / "model.safetensors").read_bytes()
+    assert recipes.train("one", **options).history_ == made.history_
+    assert (tmp_path / "one-seed0" / "model.safetensors").read_bytes() == written
+    with pytest.raises(InputError, match="other settings"):
+        recipes.train("one", **options, changes={"steps": 5})
+
+
+def test_core_is_never_made_in_the_models_own_folder(tmp_path):
+    from ulm.zoo.recipes import _beside
+
+    assert _beside(tmp_path / "one-seed0", "one", "core") == tmp_path / "core-seed0"
+    assert _beside(tmp_path / "MODEL", "one", "core") == tmp_path / "MODEL-core"
+
+
+@pytest.mark.parametrize("profile", ["smoke", "laptop", "paper"])
+def test_recipes_are_of_one_length_and_fit_their_core(profile):
+    from ulm.zoo import recipes
+
+    settings = runs.profile(profile)
+    rows = {name: recipe for name, recipe in recipes.RECIPES.items() if recipe.method == "inter-intra"}
+    made = {name: recipes._model(recipe, settings, {}) for name, recipe in rows.items()}
+    variants = {(model.variant, model.adaptation) for model in made.values() if model.n_landmarks == 10}
+    assert {(v, a) for v in method.VARIANTS for a in ("projection", "scratch")} <= variants
+    # Rows of one table are compared: nothing but the variant, the loss, K and the core may differ.
+    assert len({(model.steps, model.batch_size, model.image_size, model.width) for model in made.values()}) == 1
+    for model in made.values():
+        if model.adaptation == "projection":
+            core = recipes._model(recipes.RECIPES[model.core], settings, {})
+            assert (core.image_size, core.width) == (model.image_size, model.width)

@@ -537,8 +537,8 @@ def test_the_shipped_size_is_as_said():
     counts = {name: sum(p.numel() for p in net.parameters()) for name, net in made.networks.items()}
     assert 8e6 < counts["unet"] < 25e6
     assert 2 * sum(counts.values()) < 60e6
-    assert (made.image_size, made.latent_size) == (64, 32)
-    latents, context = (torch.zeros(1, *shape, device="meta") for shape in ((4, 32, 32), (60, 128)))
+    assert (made.image_size, made.latent_size) == (64, 16)
+    latents, context = (torch.zeros(1, *shape, device="meta") for shape in ((4, 16, 16), (60, 128)))
     with FlopCounterMode(display=False) as counter:
         made.unet(latents, torch.zeros(1, device="meta"), context)
     # Two operations a multiply-accumulate.

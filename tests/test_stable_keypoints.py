@@ -216,6 +216,13 @@ def test_diagnosis():
 # --- the model ----------------------------------------------------------------------------------------------------
 
 
+def test_layers_are_those_of_the_paper_at_full_size_and_those_of_the_same_grid_elsewhere():
+    assert method.default_layers(64) == method.default_layers(72) == (7, 8, 9, 10)
+    assert method.default_layers(32) == (10, 11, 12, 13)
+    assert method.default_layers(16) == method.default_layers(8) == (13, 14, 15)
+    assert method.default_layers(128) == (7, 8, 9, 10)  # the coarsest on the way up
+
+
 def test_conventions():
     release, paper = StableKeypoints(), StableKeypoints(convention="paper", zoom=1.1, equivariance=0.0)
     assert release.get_params() | {"layers": [7, 8, 9, 10]} == StableKeypoints(layers=(7, 8, 9, 10)).get_params()
@@ -285,7 +292,7 @@ def test_maps_do_not_mix_images(model):
 
 
 def test_maps_without_upsampling_the_query(model, pipeline):
-    random = model(upsampling="map").untrained()
+    random = model(upsampling="map", layers=[7, 8, 9, 10]).untrained()
     latents, noise = torch.randn(2, 4, 16, 16), torch.randn(1, 4, 16, 16)
     with torch.no_grad():
         found = random.maps(latents, noise)

@@ -16,10 +16,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ulm.datasets import birds, cats, faces, people
+from ulm.datasets import birds, cats, people
 from ulm.datasets.base import Sample
 from ulm.datasets.painted import JITTER, PAINTS
 from ulm.datasets.rendering import Array
+from ulm.datasets.wild_faces import WildFaceScene
 
 F32 = np.float32
 BACKGROUND = "background"
@@ -83,16 +84,23 @@ TINTINGS: dict[str, Tinting] = {
     "tinted-cats": Tinting("cats", "cat", _named(cats.LANDMARK_NAMES, _CAT), ("fur", 0.3)),
     "tinted-people": Tinting("fashion", "person", _named(tuple(name for name, _ in people.COCO_17), _PERSON)),
 }
-_BASES = {"faces-wild": faces.FaceScene, "birds": birds.BirdScene, "cats": cats.CatScene,
+_BASES = {"faces-wild": WildFaceScene, "birds": birds.BirdScene, "cats": cats.CatScene,
           "fashion": people.FashionScene}  # fmt: skip
 
 
 def sample_tint(rng: np.random.Generator, scene: str) -> dict[str, str]:
-    """Draw the name of each part's colour, all different; the background seldom has one."""
+    """Draw the name of each part's colour, all different.
+
+    The background seldom has one. In half of the pictures only some parts have, so that the others look as they do in
+    the scene below.
+    """
     names = TINTINGS[scene].names
     chosen = rng.permutation(list(PAINTS))[: len(names)]
-    glazed = rng.random() < GLAZED
-    return {part: str(colour) for part, colour in zip(names, chosen, strict=True) if glazed or part != BACKGROUND}
+    odds = np.full(len(names), 1.0 if rng.random() < 0.5 else rng.uniform(0.2, 0.7))
+    odds[-1] = GLAZED
+    drawn = rng.random(len(names)) < odds
+    drawn[rng.integers(len(names) - 1)] = True
+    return {part: str(colour) for part, colour, tinted in zip(names, chosen, drawn, strict=True) if tinted}
 
 
 def regions(sample: Sample, tinting: Tinting) -> Array:

@@ -31,6 +31,7 @@ from ulm.datasets import (
     people,
     procedural,
     signers,
+    simple,
     talking_faces,
     tinted,
     toys,
@@ -451,6 +452,13 @@ def _painted_bird(scene: str, split: str, index: int) -> str:
     return ", ".join(["a painted bird", *parts, *_ground(bird.names), facing])
 
 
+def _simple(scene: str, split: str, index: int) -> str:
+    what = simple.sample_simple(procedural.generator(scene, split, index), scene)
+    noun = scene.removeprefix("simple-").removesuffix("s")
+    parts = [f"{colour} {part}" for part, colour in what.names.items() if part != simple.GROUND]
+    return ", ".join([f"a simple {noun}", *parts, *_ground(what.names), f"looking {what.drawing.looking}"])
+
+
 def _tinted(scene: str, split: str, index: int) -> str:
     names = tinted.sample_tint(procedural.generator(scene, split, index), scene)
     parts = [f"{colour} {part}" for part, colour in names.items()]
@@ -473,7 +481,7 @@ bird crown throat breast belly wings tail beak legs raised
 person fashion model jacket dress bare arms short sleeves sash skirt shorts jeans trousers boots shoes cap beard one
 arm both standing walking exercising signer hands hand low
 grey toy away above side lit house number digit metal ink plate tiles
-painted tinted
+painted tinted simple body wing eye
 """
 _TABLES: tuple[Any, ...] = (
     [name for palette in (COLOURS, HAIRS, EYES, SKINS, LIPS, FURS, CAT_EYES, NOSES) for name, _ in palette],
@@ -500,6 +508,7 @@ _WRITERS: dict[str, Callable[[str, str, int], str]] = {
     "painted-faces": _painted_face,
     "painted-birds": _painted_bird,
     **dict.fromkeys(tinted.TINTINGS, _tinted),
+    **dict.fromkeys(simple.SUBJECTS, _simple),
 }
 
 

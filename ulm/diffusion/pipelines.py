@@ -38,9 +38,9 @@ CONFIGS: dict[str, dict[str, Any]] = {
     },
     # Chosen by counting operations and by timing; see the module `pocket`.
     "pocket": {
-        "latent_size": 32,
+        "latent_size": 16,
         "unet": {"widths": (32, 64, 128, 192), "heads": (1, 2, 4, 4), "groups": 16},
-        "vae": {"widths": (16, 32), "layers": 1, "groups": 1, "scaling_factor": 0.18215},
+        "vae": {"widths": (16, 32, 48), "layers": 1, "groups": 1, "scaling_factor": 0.18215},
         "text": {"width": 128, "layers": 3, "heads": 4, "length": 60},
     },
     "tiny": {

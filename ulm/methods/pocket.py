@@ -186,7 +186,7 @@ class Pocket(Trainable):
         batch_size: int = 16,
         text_rate: float = 2e-3,
         learning_rate: float = 1e-3,
-        attention_rate: float = 0.2,
+        attention_rate: float = 1.0,
         autoencoder_rate: float = 1e-3,
         perceptual: str = "vgg16-colour",
         perceptual_weight: float = 0.1,

@@ -3,7 +3,7 @@
 The cross-attention of a text-to-image model says, for each word, where in the image it applies. So N token embeddings
 are put in the place of a text and optimised, the model itself frozen, until each responds in one small spot (a Gaussian
 at its own maximum) and moves with the image. K tokens that are sharp and far apart are the landmarks; their maxima,
-averaged over random views of an image, are the places. The chapter 'StableKeypoints, step by step', still to come,
+averaged over random views of an image, are the places. The chapter 'StableKeypoints, step by step'
 derives every function here.
 
 Where the paper and its authors' code differ, ``convention`` decides; ``release`` is the default because the published
@@ -86,10 +86,10 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "precision": ("auto", "float32", "bfloat16"),
     "cache": ("disk", "memory"),
 }
-# The cross-attentions 7 to 10 in order of execution (equation 3): three of 16 x 16 and one of 32 x 32 in SD 1.5.
-LAYERS = (7, 8, 9, 10)
 # How much coarser than the latents each of the sixteen cross-attentions works.
 STRIDES = (1, 1, 2, 2, 4, 4, 8, 4, 4, 4, 2, 2, 2, 1, 1, 1)
+# The first cross-attention after the middle, and the side of the grid that equation 3 takes its maps from.
+WAY_UP, GRID = 7, 16
 # Share of the old counts that a step of training keeps in the running choice of tokens.
 MEMORY = 0.99
 CPU = torch.device("cpu")
@@ -115,7 +115,8 @@ class StableKeypoints(OnDiffusion):
         losses_on, locality, reduction, localisation, equivariance, timestep, translation, zoom, coverage: See the
             module's table. ``equivariance=0`` (Table 4) trains without the second view, at half the cost.
         rotation: Largest angle of the random views, in degrees.
-        layers: Cross-attentions whose maps are averaged, by order of execution; None: 7 to 10.
+        layers: Cross-attentions whose maps are averaged, by order of execution; None: see :func:`default_layers`,
+            7 to 10 for Stable Diffusion 1.5.
         upsampling: ``query``, or ``map`` for the ablation of Table 4: the maps themselves are enlarged.
         views: Random views that a prediction averages; 0: the image itself (Table 4, no test-time ensembling).
         radius: 0: landmarks are the maxima; else centres of mass within so many pixels of them, an option of the
@@ -210,6 +211,11 @@ class StableKeypoints(OnDiffusion):
         value = getattr(self, name)
         return CONVENTIONS[self.convention].get(name) if value is None else value
 
+    @property
+    def used_layers(self) -> tuple[int, ...]:
+        """The cross-attentions whose maps are averaged; loads the diffusion model if the default is asked for."""
+        return tuple(self.layers) if self.layers else default_layers(self.pipeline.latent_size)
+
     # --- the diffusion model --------------------------------------------------------------------------------------
 
     def _check_fit(self, pipeline: Pipeline) -> None:
@@ -258,7 +264,7 @@ class StableKeypoints(OnDiffusion):
         tokens = self.networks["tokens"].embedding if tokens is None else tokens
         latents, noise = latents.to(pipeline.device), noise.to(pipeline.device).expand_as(latents)
         noisy = pipeline.noisy(latents, t, noise)
-        layers = tuple(self.layers or LAYERS)
+        layers = self.used_layers
         if self.upsampling == "query":
             return taps.attention_maps(pipeline, noisy, t, tokens, layers=layers, size=self.map_size)
         total = torch.zeros((), device=pipeline.device)
@@ -413,6 +419,21 @@ class StableKeypoints(OnDiffusion):
         tokens = self.networks["tokens"]
         tokens.chosen.copy_(most_frequent(counts, self.n_landmarks))
         return torch.cat(places)[:, tokens.chosen.cpu()]
+
+
+def default_layers(latent_size: int) -> tuple[int, ...]:
+    """Equation 3's cross-attentions, for latents of any size.
+
+    On the way up those whose grid is nearest to 16 x 16, and the first one after them: 7 to 10 (three of 16 x 16, one
+    of 32 x 32) for the 64 x 64 latents of Stable Diffusion 1.5, 13 to 15 for latents of 16 x 16, as the pocket's.
+
+    Args:
+        latent_size: Side of the latents.
+    """
+    way_up = range(WAY_UP, len(STRIDES))
+    stride = min(STRIDES[WAY_UP:], key=lambda s: abs(math.log2(latent_size / s / GRID)))
+    last = max(layer for layer in way_up if STRIDES[layer] == stride)
+    return tuple(layer for layer in way_up if STRIDES[layer] == stride or layer == last + 1)
 
 
 class Tokens(nn.Module):
