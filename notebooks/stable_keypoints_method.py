@@ -630,9 +630,9 @@ Markdown(
 )
 
 # %% [markdown]
-# We keep the authors' form as the default, since the published numbers were made with it; `locality="sum"` is the other. With the pocket model the
-# choice decides everything. Its maps are weak at first, the handicap of the border is larger than their differences, and the tokens that are
-# chosen and sharpened are those that never come near the border, whatever they show. So the profile `laptop` takes the form of the text.
+# We keep the authors' form as the default, since the published numbers were made with it; `locality="sum"` is the other. The pocket
+# model's maps are weak at first: the handicap of the border is larger than their differences, and it is the border that ranks. So the
+# profile `laptop` takes the form of the text; [the next chapter](stable_keypoints_results.ipynb) has a row for each.
 #
 # ## Furthest points
 #

@@ -221,7 +221,6 @@ PROFILES: dict[str, dict[str, Any]] = {
             "steps": 160_000,
             "text_steps": 1_000,
             "autoencoder_steps": 15_000,
-            "half_steps": 80_000,
             "decoder_steps": 5_000,
             "batch_size": 64,
         },

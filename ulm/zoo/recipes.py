@@ -133,7 +133,7 @@ RECIPES: dict[str, Recipe] = {
     "pocket": Recipe(
         "pocket",
         {
-            "procedural:tinted-faces": 6000,
+            "procedural:tinted-faces": 4000,
             "procedural:tinted-birds": 3000,
             "procedural:faces-wild": 2000,
             "procedural:birds": 2000,
@@ -163,6 +163,7 @@ RECIPES: dict[str, Recipe] = {
     "sk-faces-wild-k8-n100": _tokens(8, "faces-wild", images=100),
     "sk-faces-wild-k8-n30": _tokens(8, "faces-wild", images=30),
     "sk-faces-wild-k8-paper": _tokens(8, "faces-wild", convention="paper"),
+    "sk-faces-wild-k8-release": _tokens(8, "faces-wild", losses_on=None, locality=None),
     # Table 2: birds, aligned, three species of 30 images each, and all; Table 4 on all.
     "sk-birds-aligned-k10": _tokens(10, "birds-aligned"),
     "sk-birds-001-k4": _tokens(4, "birds-001", images=30),
@@ -178,6 +179,9 @@ RECIPES: dict[str, Recipe] = {
     "sk-fashion-k16": _tokens(16, "fashion"),
     "sk-exercise-k10": _tokens(10, "exercise"),
     "sk-birds-k10": _tokens(10, "birds"),
+    # The scenes from which the pocket learns what words name.
+    "sk-simple-faces-k8": _tokens(8, "simple-faces"),
+    "sk-simple-birds-k8": _tokens(8, "simple-birds"),
     # IMM on the same data, for one protocol.
     "imm-faces-wild-k4": _imm(4, "procedural:faces-wild", share=0.25),
     "imm-faces-wild-k8": _imm(8, "procedural:faces-wild", share=0.25),
