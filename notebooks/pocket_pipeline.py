@@ -1497,7 +1497,7 @@ Markdown(
 # ## Where a phrase looks
 #
 # Now the maps that the next chapters need. We take a real scene, add a little noise, and run the U-Net once with the scene's own
-# caption. For each token there is an attention map ({eq}`eq-pocket-attention`), averaged over heads and over the layers that were named above,
+# caption. For each token there is an attention map ({eq}`eq-pocket-attention`), averaged over heads and over the layers that the profile names for StableKeypoints,
 # after the queries have been upsampled to the size of the map.
 # [StableKeypoints, step by step](stable_keypoints_method.ipynb) derives this in detail; the function is the same.
 #
@@ -1509,7 +1509,8 @@ Markdown(
 # %%
 
 
-read = default_layers(pipeline.latent_size)
+read = settings["stable-keypoints"].get("layers")
+read = tuple(read or default_layers(pipeline.latent_size))
 
 
 def part_places(text, parts):
@@ -1522,7 +1523,7 @@ def part_places(text, parts):
     return [at[0] - last for at in found] if all(found) else None
 
 
-def part_maps(pipeline, images, texts, parts, t=200):
+def part_maps(pipeline, images, texts, parts, t=200, layers=read):
     """Maps of parts, (B, parts, s, s); every caption names all of them."""
     z = pipeline.latents(images)
     generator = torch.Generator().manual_seed(seed)
@@ -1530,7 +1531,7 @@ def part_maps(pipeline, images, texts, parts, t=200):
     tokens = pipeline.embed(texts)  # (B, L, D)
     with torch.no_grad():
         maps = taps.attention_maps(
-            pipeline, pipeline.noisy(z, t, eps), t, tokens, read, size=64
+            pipeline, pipeline.noisy(z, t, eps), t, tokens, layers, size=64
         ).cpu()
     places = [part_places(text, parts) for text in texts]
     return torch.stack([m[at] for m, at in zip(maps, places, strict=True)])
@@ -1663,6 +1664,35 @@ Markdown(
     + f"The mean over all lines is {attention['trained'].mean():.1f} times chance, with random weights {attention['random'].mean():.1f} times. "
     f"The phrases of the two eyes of simple faces have {eyes['trained'].mean():.1f} times chance at their own eye and {eyes['at the other eye'].mean():.1f} times "
     f"at the other one, so left and right are {'' if sided else 'not '}told apart. The model was shown pictures and captions, and no places."
+)
+
+# %% [markdown]
+# Do all sixteen cross-attentions tell parts apart? The same measure, layer by layer, for the eyes, nose and mouth of simple faces:
+
+# %%
+simple = {
+    part: members
+    for (scene, part), members in regions.items()
+    if scene == "simple-faces"
+}
+images, found_texts, at = with_parts("simple-faces", list(simple))
+by_layer = {}
+for index in range(16):
+    maps = part_maps(pipeline, images, found_texts, list(simple), layers=(index,))
+    by_layer[index] = {
+        part: concentration(maps[:, i], landmarks_of("simple-faces", at, members))
+        .mean()
+        .item()
+        for i, (part, members) in enumerate(simple.items())
+    }
+pd.DataFrame(by_layer).T.rename_axis("layer").round(2)
+
+# %% tags=["hide-input"]
+means = pd.DataFrame(by_layer).mean()
+order = means.sort_values(ascending=False)
+Markdown(
+    f"Layer {order.index[0]} has the most, {order.iloc[0]:.1f} times chance in the mean of the parts; then come layer {order.index[1]} with "
+    f"{order.iloc[1]:.1f} and layer {order.index[2]} with {order.iloc[2]:.1f}. The next chapter reads {', '.join(map(str, read))}."
 )
 
 # %% [markdown]

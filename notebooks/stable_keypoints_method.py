@@ -250,7 +250,8 @@ print(f"layers {used}, maps {tuple(M.shape)}, which sum to 1 over the tokens")
 # The cross-attentions are numbered in the order in which they run, 0 to 15. In Stable Diffusion 1.5 layers 7 to 10 are the first four on the way
 # up: deep enough to know what is an eye, and not as coarse as the middle. Three of them have a grid of 16 × 16. The pocket model's latents are smaller,
 # and it reaches that grid later on the way up, so by default `StableKeypoints` reads those layers there
-# (`default_layers`). The table gives all sixteen, for the pocket model and for
+# (`default_layers`). The profile `laptop` takes one of them, the one whose phrases point at their parts
+# ([measured](pocket_pipeline.ipynb) without tokens). The table gives all sixteen, for the pocket model and for
 # Stable Diffusion 1.5 with its published sizes, and says which of them this page averages. The grid of a layer is its number of queries; a
 # pixel of an 8 × 8 grid covers an eighth of the picture's side.
 
@@ -1128,7 +1129,7 @@ WHY = {
     "n_tokens": "fewer tokens are fewer scores in each step; a small picture has fewer parts to tell apart",
     "kappa": "follows the number of tokens",
     "map_size": "the grids of the layers are smaller too",
-    "sigma": "follows the size of the maps",
+    "sigma": "a cell of the pocket's grid is four pixels of a map, and nothing narrower can be learnt",
     "steps": "the time of a reader",
     "batch_size": "steps that are fewer, each of more pictures",
     "micro_batch": "changes memory, not results",
@@ -1137,7 +1138,7 @@ WHY = {
     "selection_images": "each costs a pass",
     "precision": "full precision, to compare digits",
     "timestep": "how much noise the U-Net is shown: where the picture is plain to see, a small U-Net can do without the words",
-    "layers": "those whose grid is 16 × 16",
+    "layers": "the one whose phrases point at their parts; its neighbours on the same grid hardly do",
     "locality": "weak maps are ranked by their shape, not by their distance from the border",
     "losses_on": "all of the most local tokens learn in every step, not only those that furthest points took",
     "upsampling": "how small maps become large ones",
