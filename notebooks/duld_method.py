@@ -736,7 +736,7 @@ mine = torch.stack([partners(one, grid) for one in A.cpu()])
 assert (mine == ab.cpu()).float().mean() > 0.98  # but for cells on a border
 print(f"{100 * (ab >= 0).float().mean():.0f} % of the cells have a partner")
 
-# %% mystnb={"figure": {"caption": "A picture and its copy: partners have one colour", "name": "fig-duld-pair"}, "image": {"alt": "Four faces and their rotated copies below; ten places marked on each face are marked on the copy at the same parts"}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "A picture and its copy: partners coloured alike", "name": "fig-duld-pair"}, "image": {"alt": "Four faces and their rotated copies below; ten places marked on each face are marked on the copy at the same parts"}} tags=["hide-input"]
 valid = [(row >= 0).nonzero()[:, 0].cpu() for row in ab]
 picks = [v[torch.linspace(0, len(v) - 1, 10).long()] for v in valid]
 middle = geometry.to_pixels(geometry.pixel_grid(grid).reshape(-1, 2), boot.image_size)
@@ -1043,7 +1043,7 @@ assert torch.isclose(ours, theirs, rtol=1e-3)
 spread_of_codes = mu.std(0).mean().item()
 print(f"codes {tuple(mu.shape)}; mean deviation over pictures {spread_of_codes:.3f}")
 
-# %% mystnb={"figure": {"caption": "Heatmap, what it should be, what the code remembers", "name": "fig-duld-vae"}, "image": {"alt": "Three rows of six small maps: the detector's heatmap, the target with Gaussians at the pseudo-labels, and the decoder's reconstruction"}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Heatmap, its target, what the code remembers", "name": "fig-duld-vae"}, "image": {"alt": "Three rows of six small maps: the detector's heatmap, the target with Gaussians at the pseudo-labels, and the decoder's reconstruction"}} tags=["hide-input"]
 figures.map_rows(
     {
         "heatmap H": heat[:, 0],
@@ -1524,7 +1524,7 @@ Markdown(
     )
 )
 
-# %% mystnb={"figure": {"caption": "The landmarks of each stage, from profile to profile", "name": "fig-duld-stages"}, "image": {"alt": "Five rows of the same eight faces ordered by yaw, with the landmarks of ZeroShot, bootstrapping, D-ULD, the proxy task and D-ULD++ as coloured shapes"}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Landmarks of each stage, by yaw", "name": "fig-duld-stages"}, "image": {"alt": "Five rows of the same eight faces ordered by yaw, with the landmarks of ZeroShot, bootstrapping, D-ULD, the proxy task and D-ULD++ as coloured shapes"}} tags=["hide-input"]
 shown = {"ZeroShot": shot, **steps_of}
 figures.image_rows(
     dict.fromkeys(shown, images),

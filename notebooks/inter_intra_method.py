@@ -261,7 +261,7 @@ for beta in (1, 10, 100):
     found[f"β = {beta}"] = soft_argmax(bump, beta)[0, 0, 0].item()
 pd.Series(found, name="x of the landmark; the bump is at 0.4").round(3).to_frame()
 
-# %% mystnb={"figure": {"caption": "One score map of height 1, three values of β", "name": "fig-ii-beta"}, "image": {"alt": "Probability along x of the same bump: a nearly flat line for beta 1, a clear peak for beta 10 and a sharp one for beta 100"}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "One score map, three values of β", "name": "fig-ii-beta"}, "image": {"alt": "Probability along x of the same bump: a nearly flat line for beta 1, a clear peak for beta 10 and a sharp one for beta 100"}} tags=["hide-input"]
 figures.lines((torch.arange(16) + 0.5) / 8 - 1, along_x, "$x$", "probability")
 
 # %% [markdown]
@@ -427,7 +427,7 @@ for target in hourglass.DECAYS_TO:
 assert diagonal["identity"][-1] == 1
 assert diagonal["zero"][-1] < 0.9
 
-# %% mystnb={"figure": {"caption": "A matrix W that the loss does not care about", "name": "fig-ii-decay"}, "image": {"alt": "Mean of the diagonal of W over 800 updates: it stays at one where weight decay pulls to the identity, and falls steadily where it pulls to zero"}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "A matrix W that no loss pulls at", "name": "fig-ii-decay"}, "image": {"alt": "Mean of the diagonal of W over 800 updates: it stays at one where weight decay pulls to the identity, and falls steadily where it pulls to zero"}} tags=["hide-input"]
 figures.lines(
     np.arange(1, updates + 1),
     {f"decays to {name}": values for name, values in diagonal.items()},
@@ -914,7 +914,7 @@ figures.landmarks_on_images(shown, candidates[best].predict(shown))
 # And the way through the stranger ({numref}`fig-ii-drawn`), drawn by the same detector and its generator: the source, the stranger, the drawing in between that
 # no loss looks at, the target, and what becomes of it.
 
-# %% mystnb={"figure": {"caption": "From the source through the stranger to the target", "name": "fig-ii-drawn"}, "image": {"alt": "Five rows of eight pictures: source, stranger, the drawing in the geometry of the stranger, target, and the redrawn target, the drawings being blurred"}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "From source through stranger to target", "name": "fig-ii-drawn"}, "image": {"alt": "Five rows of eight pictures: source, stranger, the drawing in the geometry of the stranger, target, and the redrawn target, the drawings being blurred"}} tags=["hide-input"]
 artist = chapters.detector("ii-faces-posed-k10-all", profile, device)
 if artist is None or "generator" not in artist.networks:
     artist = candidates[best]

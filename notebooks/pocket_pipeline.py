@@ -132,7 +132,7 @@ figures.captioned_images(
 # who knows the place of the *left eye* can use the words *orange left eye*. *Painted* faces and birds say the same of more and smaller
 # parts.
 
-# %% mystnb={"figure": {"caption": "Simple and painted scenes: every part has its colour", "name": "fig-pocket-painted"}, "image": {"alt": "Two simple faces, two simple birds, a painted face and a painted bird in flat loud colours, each with a caption below that gives every part its colour"}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Simple and painted: every part its own colour", "name": "fig-pocket-painted"}, "image": {"alt": "Two simple faces, two simple birds, a painted face and a painted bird in flat loud colours, each with a caption below that gives every part its colour"}} tags=["hide-input"]
 painted = [("simple-faces", 0), ("simple-faces", 1), ("painted-faces", 0),
            ("simple-birds", 0), ("simple-birds", 1), ("painted-birds", 0)]  # fmt: skip
 figures.captioned_images(
