@@ -1473,7 +1473,7 @@ Markdown(
         else ""
     )
     + "\n\nAutoLink, which the paper ran itself on the unaligned Human3.6M and in Table 5, is not part of this book; its rows have the paper's numbers "
-    "alone. Figure 3 is drawn in [the method's chapter](stable_keypoints_method.ipynb). Of the real data sets and of Stable Diffusion 1.5 the page shows "
+    "alone. Figure 3 is drawn in the chapter on the method. Of the real data sets and of Stable Diffusion 1.5 the page shows "
     "what has been recorded, and nothing where nothing has."
 )
 
