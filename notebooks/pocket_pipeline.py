@@ -23,7 +23,7 @@
 # |---|---|
 # | **You will** | build latent diffusion from its parts: autoencoder, faint colours, noise, phrases, U-Net with cross-attention, guidance, DDIM; check each part against the library; train one while you read; measure whether captions decide the picture, and where a phrase looks; load the book's model with plain `diffusers`; train one on pictures of your own |
 # | **You need** | convolutional networks, gradients; no knowledge of diffusion |
-# | **Time** | 60 minutes to read, 6 minutes to run |
+# | **Time** | 60 minutes to read, 4 minutes to run |
 # | **Computer** | any, no GPU; 3 GB of memory |
 # | **Data** | drawn here: 2,000 simple faces to learn from, and a thousand pictures to look at |
 # ````
