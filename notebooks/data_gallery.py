@@ -257,7 +257,7 @@ card("smallnorb", "svhn")
 # ({numref}`fig-gallery-painted-birds`) many smaller ones, have vivid colours of their own, drawn by lot, and the caption names it: "red nose, blue mouth, grey left ear". Only the place of a part explains its
 # colour. The tinted scenes ({numref}`fig-gallery-tinted-faces` to {numref}`fig-gallery-tinted-people`) do the same to the pictures of other scenes: a pixel of the subject is glazed with the
 # colour of the nearest landmark's part, if that part was drawn by lot, and keeps its shading. From them, beside the other scenes,
-# [the book's small diffusion model](pocket_pipeline.ipynb) learns that words name parts. No detector of the book is measured on them.
+# [the book's small diffusion model](pocket_pipeline.ipynb) learns that words name parts. Tokens of StableKeypoints are measured on the simple ones too, no detector on the others.
 
 # %% mystnb={"figure": {"caption": "procedural:simple-faces and procedural:simple-birds", "name": "fig-gallery-simple"}, "image": {"alt": "Eight simple faces and eight simple birds of a few flat parts in loud colours, bare and with eight landmarks each"}} tags=["hide-input"]
 show("simple-faces", "simple-birds")

@@ -1030,7 +1030,8 @@ print("timesteps of four steps:", pocket.scheduler.timesteps.tolist())
 # latents stay what they are, so the U-Net stays right. (Stable Diffusion's later decoders were made like that.)
 #
 # The order matters, and so does patience. Words for large areas, the background, hair, are learnt within a few hundred steps. Parts of a few
-# pixels come last and suddenly, and only if there are few of them in a picture: of simple faces an eye is heard after about a thousand steps of 32.
+# pixels come last and suddenly, and only if there are few of them in a picture: of simple faces alone, in a trial, an eye was heard after about a thousand
+# steps of 32.
 
 # %%
 loud_kinds = ("procedural:simple", "procedural:painted", "procedural:tinted")
@@ -1823,11 +1824,10 @@ pd.Series(shares, name="share of the U-Net's arithmetic (%)").round(0).to_frame(
 
 # %% tags=["hide-input"]
 long = runs.PROFILES["paper"]["pocket"]
-pictures_seen = 0  # by the U-Net, in both runs, of full size
+pictures_seen = 0  # by the U-Net, in both runs
 for name in ("pocket-parts", "pocket"):
     of_run = long | recipes.RECIPES[name].parameters
     other = sum(of_run.get(f"{s}_steps", 0) for s in ("text", "autoencoder", "decoder"))
-    # At half the side four pictures for the price of one.
     pictures_seen += (of_run["steps"] - other) * of_run["batch_size"]
 operations = 6e9 * small[2] * pictures_seen
 Markdown(

@@ -20,8 +20,8 @@ Diffusion Models, CVPR 2022):
 4. the decoder once more, by itself, if asked for: the latents stay as they are, so that the U-Net stays right. Stable
    Diffusion's later decoders (ft-EMA, ft-MSE) were made in this way.
 
-**Why these sizes** (``CONFIGS["pocket"]``). Words for small parts are learnt late, after some ten thousand pictures of
-each kind, so what counts is how many a processor gets through. With latents of 16 x 16 places a step costs 0.28 G
+**Why these sizes** (``CONFIGS["pocket"]``). Words for small parts are learnt late, after some 30,000 pictures of
+simple faces, so what counts is how many a processor gets through. With latents of 16 x 16 places a step costs 0.28 G
 multiply-accumulates a picture forwards, a fifth of what 32 x 32 would, and takes two fifths of the time.
 StableKeypoints reads Stable Diffusion's cross-attention on grids of 16 x 16; here the finest level has that grid, and
 is read instead (:func:`ulm.methods.stable_keypoints.default_layers`). An image has 64 x 64 pixels; its latent keeps a
