@@ -372,7 +372,7 @@ def side_by_side(r, size):
 
 maps = side_by_side(r, grid)
 assert close(maps, concatenated([r], grid))
-assert close(maps, shot._features([r]))
+assert close(maps, shot._descriptors([r]))
 print("features:", tuple(maps.shape))
 
 # %% [markdown]
@@ -1539,41 +1539,12 @@ figures.image_rows(
 # clusters are ranges of yaw. Where the data know the yaw, we can ask as well. Nothing was trained on it.
 
 # %% tags=["hide-input"]
-EDGES = (-90, -60, -30, 30, 60, 90)
+EDGES = evaluation.YAW_RANGES
 RANGES = [f"({low},{high})" for low, high in pairwise(EDGES)]
-COLUMN = {"aflw": "AFLW", "mafl": "MAFL", "ls3d": "LS3D", "catheads": "CatHeads"}
-column = COLUMN.get(faces.name, "AFLW")
-model_name = Path(backbone).name if Path(backbone).exists() else backbone
-facts = {
-    "dataset": faces.name,
-    "fingerprint": test.fingerprint,
-    "fit_dataset": labelled.info.name,
-    "fit_fingerprint": labelled.fingerprint,
-    "subset": subset,
-    "normaliser": test.info.normaliser,
-    "backbone": model_name,
-}
-
-
-def row_of(name, paper_row, whole):
-    """The paper's row for what is the paper's method; else a row of our own."""
-    return paper_row if whole else f"ours: {name} K={K}, short run"
-
-
 by_yaw = {}
 if yaw is not None:
     for name in ("ZeroShot", "D-ULD", "D-ULD++"):
-        report = reports[name]
-        by_yaw[name] = evaluation.by_range(report.per_image, yaw, EDGES)
-        back = evaluation.by_range(report.per_image_backward, yaw, EDGES)
-        row = row_of(name, name, full or name == "ZeroShot")
-        for direction, values in (("F", by_yaw[name]), ("B", back)):
-            for range_, value in zip(RANGES, values, strict=True):
-                if np.isfinite(value):
-                    made = {**report.facts(), **facts}
-                    record.number(
-                        "d-uld/figure-3", row, f"{direction} {range_}", value, made
-                    )
+        by_yaw[name] = evaluation.by_range(reports[name].per_image, yaw, EDGES)
 
 # %% mystnb={"figure": {"caption": "Forward error by yaw", "name": "fig-duld-yaw"}, "image": {"alt": "Bars of the forward error of ZeroShot, D-ULD and D-ULD++ for five ranges of yaw"}} tags=["hide-input"]
 (
@@ -1594,16 +1565,6 @@ if yaw is not None:
         )
         for rule in ("hungarian", "majority")
     }
-    right = clustering.stands_for(poses, ranges, "majority") == ranges
-    row, made = (
-        f"ours: after {plus.steps} steps",
-        {**reports["D-ULD++"].facts(), **facts},
-    )
-    for n, range_ in enumerate(RANGES):
-        if (ranges == n).any():
-            value = 100 * right[ranges == n].mean()
-            record.number("d-uld/figure-7", row, range_, value, made)
-    record.number("d-uld/figure-7", row, "overall", accuracy["majority"][0], made)
     counts = np.zeros((plus.n_poses, len(RANGES)), int)
     np.add.at(counts, (poses, ranges), 1)
     order = np.argsort(counts @ np.arange(len(RANGES)) / counts.sum(1).clip(1))
@@ -1646,159 +1607,14 @@ else:
 Markdown(words)
 
 # %% [markdown]
-# ## Tables 1 to 3
+# The paper's Tables 1 to 3, and all its figures with numbers, are in [the next chapter](duld_results.ipynb), measured on models
+# that were trained for longer than this page takes.
 #
-# Here are the paper's tables, and beside them what was measured on this page. ZeroShot is measured as it is. The
-# trained methods fill the paper's rows only where they were trained for the whole of a profile (`-p retrain True`); a
-# short run has a row of its own, which says so. All that nobody has measured is empty.
-
-# %% tags=["hide-input"]
-PLACES = {
-    "ZeroShot": ("ZeroShot K=10", "ZeroShot", K == 10),
-    "D-ULD": (None, "D-ULD", full and K == 10),
-    "+ PP": (None, "+ PP", full and K == 10),
-    "D-ULD++": ("D-ULD++ K=10", "+ TSC (D-ULD++)", full and K == 10),
-}
-for name, (first, second, whole) in PLACES.items():
-    report = reports[name]
-    made = {**report.facts(), **facts}
-    if name != "ZeroShot":
-        made["steps"] = steps_of[name].steps
-    for id, paper_row in (("d-uld/table-1", first), ("d-uld/table-2", second)):
-        if (id.endswith("1") and first is None) or (
-            id.endswith("2") and column not in ("AFLW", "MAFL")
-        ):
-            continue
-        row = row_of(name, paper_row, whole)
-        record.number(
-            id, row, f"{column} F", report.forward_nme, made, report.forward_std
-        )
-        record.number(
-            id, row, f"{column} B", report.backward_nme, made, report.backward_std
-        )
-made = {**reports["ZeroShot"].facts(), **facts}
-record.number("d-uld/table-1", "mean shape", f"{column} F", levels["mean shape"], made)
-for name in ("the box alone", "ZeroShot, untrained U-Net"):
-    if name in reports:
-        report = reports[name]
-        made = {**report.facts(), **facts}
-        record.number(
-            "d-uld/table-1",
-            f"ours: {name}",
-            f"{column} F",
-            report.forward_nme,
-            made,
-            report.forward_std,
-        )
-        if name != "the box alone":
-            record.number(
-                "d-uld/table-1",
-                f"ours: {name}",
-                f"{column} B",
-                report.backward_nme,
-                made,
-                report.backward_std,
-            )
-recorded = tables.recorded()
-tables.styled("d-uld/table-1", recorded, record.path)
-
-# %% tags=["hide-input"]
-tables.styled("d-uld/table-2", recorded, record.path)
-
-# %% [markdown]
-# Table 3 asks how compact the clusters of the landmarks' descriptors are. The *silhouette* compares a descriptor's
-# distance to its own cluster with that to the next one, from −1 to 1; the *Calinski-Harabasz index* compares scatter
-# between clusters with scatter inside. The paper does not say what the clusters of D-ULD++ are: $QK$ of them, or $K$
-# in each pose. We compute both; the second is the one that answers its question. And the index grows in proportion to
-# the number of descriptors, which the paper does not give, so that values of two sources cannot be compared.
-
-# %%
-all_test = torch.arange(len(test) if profile != "paper" else min(len(test), 2000))
-
-
-def of_stage(detector):
-    """Descriptors of the exemplars of test pictures, their landmarks, their poses."""
-    keypoints, codes = detector.keypoints(test, all_test)
-    rows = detector.networks["clusters"].assign(keypoints, codes, every=False)
-    number = keypoints.labels(rows)
-    pose = np.zeros(len(all_test), int)
-    if codes is not None:
-        pose = detector.networks["clusters"].poses_of(codes)
-    kept = number >= 0
-    return keypoints.descriptors[kept], number[kept], pose[keypoints.images[kept]]
-
-
-def of_zero_shot(detector):
-    """The same for ZeroShot: the features at its landmarks."""
-    found, number = [], []
-    for part in all_test.split(16):
-        taps_ = detector.taps_of(test, part)
-        pixels = detector.predict(test.images_uint8(part)) * (
-            detector.image_size / side
-        )
-        f = bootstrapping.sample_descriptors(
-            detector._features(taps_), pixels.to(where), detector.image_size
-        )
-        known = pixels.isfinite().all(-1)
-        found.append(f.cpu()[known])
-        number.append(known.nonzero()[:, 1])
-    number = torch.cat(number).numpy()
-    return torch.cat(found).numpy(), number, np.zeros(len(number), int)
-
-
-def compactness(f, number, pose):
-    """Silhouette and index of K clusters in each pose (mean over poses), and of Q K."""
-    each = []
-    for q in np.unique(pose):
-        mine = pose == q
-        if 2 <= len(np.unique(number[mine])) < mine.sum():
-            each.append(
-                [
-                    quality(f[mine], number[mine])
-                    for quality in (clustering.silhouette, clustering.calinski_harabasz)
-                ]
-            )
-    both = np.mean(each, axis=0) if each else (np.nan, np.nan)
-    return (*both, clustering.silhouette(f, pose * K + number))
-
-
-qualities = {
-    name: compactness(*found)
-    for name, found in (
-        ("ZeroShot", of_zero_shot(shot)),
-        ("D-ULD", of_stage(d_uld)),
-        ("D-ULD++", of_stage(plus)),
-    )
-}
-whole = {
-    "ZeroShot": (f"ZeroShot K={K}", K == 30),
-    "D-ULD": (f"D-ULD K={K}", full and K in (10, 30)),
-    "D-ULD++": (
-        f"D-ULD++ Q={plus.n_poses} K={K}",
-        full and plus.n_poses == 10 and K in (10, 30),
-    ),
-}
-for name, (sil, ch, _) in qualities.items():
-    paper_row, is_whole = whole[name]
-    short = "" if name == "ZeroShot" else ", short run"
-    row = paper_row if is_whole else f"ours: {paper_row}{short}"
-    made = {**reports[name].facts(), **facts}
-    if column in ("AFLW", "MAFL") and np.isfinite(sil):
-        record.number("d-uld/table-3", row, f"{column} Sil.", sil, made, unit="")
-        record.number("d-uld/table-3", row, f"{column} CH", ch, made, unit="")
-pd.DataFrame(
-    qualities,
-    index=["silhouette", "Calinski-Harabasz", "silhouette, Q K clusters"],
-).T.round(3)
-
-# %% tags=["hide-input"]
-tables.styled("d-uld/table-3", recorded, record.path)
-
-# %% [markdown]
 # ## What can go wrong
 #
-# **Compact is not right.** The indices of Table 3 reward descriptors that are alike within a cluster, whether or not
-# the clusters mean anything. We make a cheat: descriptors that know nothing but the number of a random cluster.
+# **Compact is not right.** Table 3 measures how compact the clusters are, by the *silhouette*: a descriptor's distance
+# to its own cluster against that to the next one, from −1 to 1. It rewards descriptors that are alike within a cluster,
+# whether or not the clusters mean anything. We make a cheat: descriptors that know nothing but the number of a random cluster.
 
 # %%
 random = np.random.default_rng(seed)

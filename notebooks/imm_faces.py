@@ -546,7 +546,7 @@ Markdown(text + " Five points of the inner face alone would not have shown this.
 
 # %% mystnb={"figure": {"caption": "Error by yaw", "name": "fig-faces-yaw"}, "image": {"alt": "Bars of the error in five ranges of yaw, for the mean shape or an untrained network and the trained detectors"}} tags=["hide-input"]
 yaw = posed.test.column("yaw")
-edges = (-90, -60, -30, 30, 60, 90)
+edges = evaluation.YAW_RANGES
 by_yaw = {"untrained network": measure(untrained, posed, untrained=False).per_image}
 by_yaw |= {
     row.removeprefix("selfsup "): report.per_image

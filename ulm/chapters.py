@@ -103,7 +103,8 @@ def detector(
         from ulm.zoo import recipes
 
         if name in recipes.RECIPES:
-            changes = {"backbone": backbone} if backbone and recipes.RECIPES[name].method == "stable-keypoints" else {}
+            takes = "backbone" in methods.METHODS[recipes.RECIPES[name].method].parameter_names()
+            changes = {"backbone": backbone} if backbone and takes else {}
             other = "".join(f"-{Path(value).name}" for value in changes.values())
             folder = Path("_build") / "retrained" / profile / f"{name}-seed{seed}{other}"
             bar = profile != "smoke"

@@ -665,6 +665,26 @@ def clustering_accuracy(labels: ArrayLike, truth: ArrayLike, rule: str = "hungar
     return 100 * float((stands_for(labels, truth, rule) == np.asarray(truth)).mean())
 
 
+def accuracy_by_class(labels: ArrayLike, truth: ArrayLike, rule: str = "hungarian") -> Floats:
+    """:func:`clustering_accuracy` of each class by itself: the bars of Tourani et al., Figure 7.
+
+    Args:
+        labels: ``(n,)`` int, clusters.
+        truth: ``(n,)`` int, classes, from 0.
+        rule: See :func:`stands_for`.
+
+    Returns:
+        ``(C,)`` percent, C one more than the largest class; NaN for a class without items.
+
+    Raises:
+        InputError: See :func:`stands_for`.
+    """
+    right, classes = stands_for(labels, truth, rule) == np.asarray(truth), np.asarray(truth)
+    counts = np.bincount(classes)
+    with np.errstate(invalid="ignore"):
+        return (100 * np.bincount(classes, weights=right, minlength=len(counts)) / counts).astype(np.float32)
+
+
 def chance_level(labels: ArrayLike, truth: ArrayLike, rule: str = "hungarian") -> float:
     """Accuracy in percent of clusters of the same sizes that have nothing to do with the classes.
 

@@ -15,6 +15,7 @@ Errors are in percent.
 from ulm.evaluation.arrays import to_array
 from ulm.evaluation.metrics import (
     NORMALISERS,
+    YAW_RANGES,
     Collapse,
     accuracy_curve,
     average,
@@ -49,6 +50,7 @@ from ulm.evaluation.supervised import SupervisedBaseline
 __all__ = [
     "NORMALISERS",
     "REGRESSORS",
+    "YAW_RANGES",
     "Collapse",
     "Detections",
     "LeastSquares",

@@ -13,6 +13,9 @@ from ulm.datasets.base import Info
 from ulm.errors import InputError
 from ulm.evaluation.arrays import Array, Groups, Points, Size, known_mean, to_array
 
+YAW_RANGES = (-90, -60, -30, 30, 60, 90)
+"""Degrees between which D-ULD tells faces apart (section 5)."""
+
 
 def _eye_distance(truth: Array, groups: Groups, size: tuple[int, int]) -> Array:
     # A pupil is the mean of its points; it is known only where all of them are.
@@ -215,7 +218,7 @@ def raw_accuracy(
     return np.where(matched >= 0, accuracy, np.nan)
 
 
-def by_range(values: Points, keys: Points, edges: Sequence[float] = (-90, -60, -30, 30, 60, 90)) -> Array:
+def by_range(values: Points, keys: Points, edges: Sequence[float] = YAW_RANGES) -> Array:
     """Mean of ``values`` ``(n,)`` by range of ``keys``: errors by yaw (D-ULD, Figure 3); the last edge counts."""
     values, keys = to_array(values), to_array(keys)
     which = np.digitize(keys, edges) - 1

@@ -493,7 +493,12 @@ def cumulative_curve(curves: Mapping[str, Values], ylabel: str = "mean NME of th
 
 
 @drawing
-def errors_by_range(edges: Sequence[float], values: Mapping[str, Values], xlabel: str = "yaw (degrees)") -> Figure:
+def errors_by_range(
+    edges: Sequence[float],
+    values: Mapping[str, Values],
+    xlabel: str = "yaw (degrees)",
+    ylabel: str = "forward NME (%)",
+) -> Figure:
     """Bars of mean errors by range of yaw (:func:`ulm.evaluation.by_range`), hatched so that they differ in print."""
     figure, axis = one_axis()
     width, ticks = 0.8 / len(values), np.arange(len(edges) - 1)
@@ -501,7 +506,7 @@ def errors_by_range(edges: Sequence[float], values: Mapping[str, Values], xlabel
         axis.bar(ticks + (index + 0.5) * width - 0.4, as_array(bars), width, label=name, color=LINES[index],
                  edgecolor="white", hatch=("", "//", "..", "xx")[index % 4])  # fmt: skip
     axis.set_xticks(ticks, [f"{low:g} to {high:g}" for low, high in pairwise(edges)])
-    axis.set(xlabel=xlabel, ylabel="forward NME (%)")
+    axis.set(xlabel=xlabel, ylabel=ylabel)
     axis.grid(axis="x", visible=False)
     _legend_below(axis, len(values))
     return figure

@@ -5,10 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
+import numpy as np
 from matplotlib.figure import Figure
 
 from ulm.figures.attention import _arrow
-from ulm.figures.base import DARK, WIDTH, Values, _frame, as_array, diagram_box, drawing
+from ulm.figures.base import (
+    COLOURS,
+    DARK,
+    MARKERS,
+    PALE,
+    WIDTH,
+    Values,
+    _frame,
+    as_array,
+    diagram_box,
+    drawing,
+    one_axis,
+)
 
 
 @drawing
@@ -86,4 +99,46 @@ def shares(counts: Values, rows: Sequence[str], columns: Sequence[str], xlabel: 
     axis.set_yticks(range(len(rows)), list(rows))
     axis.set(xlabel=xlabel, ylabel=ylabel)
     axis.grid(visible=False)
+    return figure
+
+
+@drawing
+def error_plane(errors: Mapping[str, Sequence[float]], level: float | None = None) -> Figure:
+    """Methods in the plane of their forward and backward error (our drawing of Figure 1).
+
+    Args:
+        errors: Name to (forward, backward), in percent.
+        level: Forward error of the mean shape, an upright line; it has no backward error.
+    """
+    figure, axis = one_axis()
+    for index, (name, (forward, backward)) in enumerate(errors.items()):
+        style = {"s": 52, "edgecolors": "white", "linewidths": 0.7, "zorder": 3}
+        colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
+        axis.scatter(forward, backward, c=colour, marker=marker, label=name, **style)
+    if level is not None:
+        axis.axvline(level, color=PALE, linewidth=1, linestyle="--", label="mean shape")
+    axis.set(xlabel="forward NME (%)", ylabel="backward NME (%)", xlim=(0, None), ylim=(0, None))
+    axis.legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
+    return figure
+
+
+@drawing
+def bars_by_region(values: Values, regions: Mapping[str, Sequence[int]], ylabel: str) -> Figure:
+    """One bar a landmark, coloured by its region, with the region's mean as a line (Figure 4).
+
+    Args:
+        values: ``(L,)``; NaN for a landmark without a value, which has no bar and counts as 0 in the mean.
+        regions: Name to the indices of its landmarks.
+        ylabel: Words at the left.
+    """
+    heights = as_array(values)
+    figure, axis = plt.subplots(figsize=(WIDTH, 2.6))
+    for index, (name, members) in enumerate(regions.items()):
+        places, colour = np.asarray(list(members)), COLOURS[index % len(COLOURS)]
+        axis.bar(places, heights[places], 0.8, color=colour, label=name)
+        mean = np.nan_to_num(heights[places]).mean()
+        axis.hlines(mean, places.min() - 0.4, places.max() + 0.4, color=DARK, linewidth=1)
+    axis.set(xlabel="landmark", ylabel=ylabel, ylim=(0, 100), xlim=(-1, len(heights)))
+    axis.grid(visible=False, axis="x")
+    axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=len(regions))
     return figure

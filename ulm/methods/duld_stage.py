@@ -294,6 +294,9 @@ class Stage(OnFeatures):
             features = self.networks["aggregator"](taps)
             return self.networks["detector"](features), self.networks["descriptor"](features)
 
+    def _descriptors(self, taps: Taps) -> Tensor:
+        return self._heads(taps)[1]
+
     # --- starting from the stage before ---------------------------------------------------------------------------
 
     def fit(self, dataset: Dataset, *, start: Trainable | None = None, **options: Any) -> Self:

@@ -33,8 +33,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ulm.datasets.base import Dataset
 from ulm.datasets.cache import CachedDataset
 from ulm.errors import InputError
 from ulm.methods import bootstrapping
@@ -325,6 +327,35 @@ class OnFeatures(OnDiffusion):
             boxes = None if self._given is None else self._given[part]
             found.append(self._locate(taps, self._masks(taps, boxes)))
         return torch.cat(found)
+
+    @torch.no_grad()
+    def represent(self, dataset: Dataset) -> tuple[Tensor, Tensor]:
+        """Landmarks of all images, and the descriptors at them: what D-ULD's Table 3 asks the clusters' quality of.
+
+        Args:
+            dataset: Any data set of the contract.
+
+        Returns:
+            ``(n, K, 2)`` pixels of ``image_size`` and ``(n, K, D)`` descriptors of length 1, both on the CPU; NaN where
+            a landmark is missing.
+
+        Raises:
+            InputError: Before ``fit``, or if the images are smaller than the latents.
+        """
+        self._ready()
+        data = OnDiffusion._check_data(self, dataset)
+        places, descriptors = [], []
+        for part in torch.arange(len(data)).split(self.micro_batch):
+            taps = self.taps_of(data, part)
+            found = self._locate(taps, self._masks(taps, None)).to(taps[0][0])
+            there = bootstrapping.sample_descriptors(self._descriptors(taps), found, self.image_size)
+            places.append(found.cpu())
+            descriptors.append(F.normalize(there, dim=-1).cpu())
+        return torch.cat(places), torch.cat(descriptors)
+
+    def _descriptors(self, taps: Taps) -> Tensor:
+        """What is clustered, at every cell: ``(B, D, S, S)``."""
+        raise TypeError(f"{type(self).__name__} describes nothing")
 
     def _locate(self, taps: Taps, masks: Tensor) -> Tensor:
         """Landmarks ``(B, K, 2)`` in pixels of ``image_size`` inside ``(B, S, S)`` bool regions."""

@@ -201,9 +201,9 @@ class ZeroShot(OnFeatures):
         indices, _ = self._indices(data, step)
         taps = self.taps_of(data, indices)
         boxes = None if self._boxes is None else self._boxes[indices]
-        return self._features(taps), self._masks(taps, boxes)
+        return self._descriptors(taps), self._masks(taps, boxes)
 
-    def _features(self, taps: Taps) -> Tensor:
+    def _descriptors(self, taps: Taps) -> Tensor:
         if not self.aggregator:
             return concatenated(taps, self.map_size)
         with torch.no_grad():
@@ -241,7 +241,7 @@ class ZeroShot(OnFeatures):
     # --- prediction -----------------------------------------------------------------------------------------------
 
     def _locate(self, taps: Taps, masks: Tensor) -> Tensor:
-        features = self._features(taps)
+        features = self._descriptors(taps)
         if self.matching == "random":
             numbers = torch.rand(1, self.samples, 3, generator=generator(CPU, self.seed, 9))
             places = sample_places(masks, numbers, self.image_size)

@@ -8,12 +8,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ulm import datasets, evaluation, methods, runs, zoo
+import numpy as np
+
+from ulm import clustering, datasets, evaluation, methods, runs, zoo
 from ulm.datasets.base import Dataset
 from ulm.errors import InputError
 from ulm.methods import Trainable
 from ulm.methods.inter_intra import VARIANTS
 from ulm.methods.training import Monitor
+
+STAGES = ("d-uld-bootstrap", "d-uld", "mallis-d", "d-uld-pp", "d-uld++")
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,7 @@ class Recipe:
         share: Training steps as a share of the profile's.
         images: The most training images, where a table asks for few.
         detector_only: Whether the generator is left out of what ships.
+        seed: Added to the seed that training is given, of rows that repeat another one.
     """
 
     method: str
@@ -38,6 +43,7 @@ class Recipe:
     share: float = 1.0
     images: int | None = None
     detector_only: bool = True
+    seed: int = 0
 
     @property
     def spec(self) -> str:
@@ -71,6 +77,29 @@ def _exchange(k: int, variant: str = "all", core: str | None = "pose-core-people
 
 def _tokens(k: int, scene: str, images: int | None = None, **changes: Any) -> Recipe:
     return Recipe("stable-keypoints", f"procedural:{scene}", {"n_landmarks": k, **changes}, images=images)
+
+
+def _stages(k: int, scene: str = "faces-posed", ending: str = "", seed: int = 0, poses: int = 10) -> dict[str, Recipe]:
+    """The stages of D-ULD for one K, each with the one that it starts from.
+
+    What the stages share is made once: the bootstrapping knows no K, D-ULD no Q.
+    """
+    data = f"procedural:{scene}"
+    boot = f"d-uld-bootstrap-{scene}{ending}"
+    plain, proxy, mallis = (f"{kind}-{scene}-k{k}{ending}" for kind in ("d-uld", "d-uld-pp", "mallis-d"))
+    study = "" if poses == 10 else f"-q{poses}"
+    chosen = {"n_landmarks": k}
+    paired = {**chosen, "n_poses": poses}
+    return {
+        boot: Recipe("d-uld-bootstrap", data, {"n_landmarks": 10}, seed=seed),
+        plain: Recipe("d-uld", data, chosen, start=boot, seed=seed),
+        mallis: Recipe("mallis-d", data, chosen, start=boot, seed=seed),
+        proxy: Recipe("d-uld-pp", data, chosen, start=plain, seed=seed),
+        f"d-uld-full-vae-{scene}-k{k}{study}{ending}": Recipe(
+            "d-uld++", data, {**paired, "phases": "first"}, start=proxy, seed=seed
+        ),
+        f"d-uld-plus-plus-{scene}-k{k}{study}{ending}": Recipe("d-uld++", data, paired, start=proxy, seed=seed),
+    }
 
 
 RECIPES: dict[str, Recipe] = {
@@ -111,7 +140,7 @@ RECIPES: dict[str, Recipe] = {
     "ii-faces-posed-k10-perceptual": _exchange(10, loss="perceptual"),
     # The diffusion model of the book. It learns first that words name parts, from pictures whose captions give every
     # part its colour, with a few of all others beside them for the autoencoder; then every category that the scenes
-    # have.
+    # have; then for longest the faces and birds of natural scenes, and their tinted copies, where words are hardest.
     "pocket-parts": Recipe(
         "pocket",
         {
@@ -130,7 +159,7 @@ RECIPES: dict[str, Recipe] = {
         },
         {"decoder_steps": 0},
     ),
-    "pocket": Recipe(
+    "pocket-scenes": Recipe(
         "pocket",
         {
             "procedural:tinted-faces": 4000,
@@ -156,8 +185,35 @@ RECIPES: dict[str, Recipe] = {
         start="pocket-parts",
         share=1.125,
     ),
+    "pocket": Recipe(
+        "pocket",
+        {
+            "procedural:tinted-faces": 4000,
+            "procedural:tinted-birds": 4000,
+            "procedural:faces-wild": 3000,
+            "procedural:birds": 2000,
+            "procedural:simple-faces": 500,
+            "procedural:simple-birds": 700,
+            "procedural:painted-faces": 200,
+            "procedural:painted-birds": 200,
+            "procedural:tinted-cats": 200,
+            "procedural:tinted-people": 200,
+            "procedural:faces-posed": 400,
+            "procedural:cats": 200,
+            "procedural:people": 200,
+            "procedural:fashion": 200,
+            "procedural:exercise": 100,
+            "procedural:signers": 100,
+            "procedural:toys": 100,
+            "procedural:house-numbers": 100,
+        },
+        {"text_steps": 0, "autoencoder_steps": 0},
+        start="pocket-scenes",
+        share=1.55,
+    ),
     # StableKeypoints, Table 1, and Section 4.3: few training images.
     "sk-faces-k10": _tokens(10, "faces"),
+    "sk-faces-posed-k10": _tokens(10, "faces-posed"),
     "sk-faces-wild-k4": _tokens(4, "faces-wild"),
     "sk-faces-wild-k8": _tokens(8, "faces-wild"),
     "sk-faces-wild-k8-n100": _tokens(8, "faces-wild", images=100),
@@ -186,6 +242,22 @@ RECIPES: dict[str, Recipe] = {
     "imm-faces-wild-k4": _imm(4, "procedural:faces-wild", share=0.25),
     "imm-faces-wild-k8": _imm(8, "procedural:faces-wild", share=0.25),
     "imm-birds-k4": _imm(4, "procedural:birds", share=0.25),
+    # ZeroShot and D-ULD: all stages, two further trainings of those with K = 10, and the study of Q and K.
+    **{
+        f"zero-shot-{scene}-k{k}": Recipe("zero-shot", f"procedural:{scene}", {"n_landmarks": k})
+        for scene in ("faces-posed", "cats")
+        for k in (10, 30)
+    },
+    **_stages(10),
+    **_stages(10, ending="-seed1", seed=1),
+    **_stages(10, ending="-seed2", seed=2),
+    **_stages(10, "cats"),
+    **{
+        name: recipe
+        for k, q in ((10, 5), (10, 20), (10, 30), *((k, q) for k in (20, 30) for q in (10, 20, 30)))
+        for name, recipe in _stages(k, poses=q).items()
+        if "full-vae" not in name and (k, recipe.method) != (20, "mallis-d")
+    },
 }
 
 
@@ -219,7 +291,7 @@ def train(
     if name not in RECIPES:
         raise InputError(f"found no recipe {name!r}, expected one of {', '.join(RECIPES)}")
     recipe, settings, out = RECIPES[name], runs.profile(profile), Path(out)
-    model = _model(recipe, settings, {**(changes or {}), "seed": seed, "device": device})
+    model = _model(recipe, settings, {**(changes or {}), "seed": seed + recipe.seed, "device": device})
     if (out / "config.json").is_file():
         found = methods.load(out, device, Trainable)
         if found.get_params() != model.get_params():
@@ -289,12 +361,23 @@ def _sizes(recipe: Recipe, model: Trainable, settings: dict[str, Any]) -> dict[s
 def _monitor(recipe: Recipe, sizes: dict[str, Any]) -> Monitor | None:
     """Errors on validation images along the way, for the learning curve; nothing is chosen by them."""
     # Ten views an image make a prediction of StableKeypoints as dear as ten steps of its training.
-    if recipe.method not in ("imm", "inter-intra"):
+    if recipe.method not in ("imm", "inter-intra", *STAGES):
         return None
+    most = 100 if recipe.method in STAGES else 200
     labelled = datasets.load(recipe.spec, "train", sizes["size"], sizes["fit"])
-    validation = datasets.load(recipe.spec, "val", sizes["size"], min(200, sizes["test"] or 200))
-    measure = evaluation.monitor(validation, labelled, labels=sizes["labels"] or 300)
-    return lambda detector, step: {k: round(v, 3) for k, v in measure(detector, step).items()}
+    validation = datasets.load(recipe.spec, "val", sizes["size"], min(most, sizes["test"] or most))
+    measure = evaluation.monitor(validation, labelled, labels=min(most, sizes["labels"] or 300))
+    yaws = datasets.cached(validation, progress=False).column("yaw") if recipe.method == "d-uld++" else None
+
+    def look(detector: Any, step: int) -> dict[str, float]:
+        found = measure(detector, step)
+        if yaws is not None:
+            ranges = np.digitize(np.asarray(yaws, float).ravel(), evaluation.YAW_RANGES[1:-1])
+            accuracy = clustering.accuracy_by_class(detector.poses(validation).numpy(), ranges, "majority")
+            found |= {f"pose_accuracy_{place}": float(value) for place, value in enumerate(accuracy)}
+        return {name: round(value, 3) for name, value in found.items()}
+
+    return look
 
 
 def ship(name: str, made: Path | str, to: Path | str | None = None) -> Path:
