@@ -490,3 +490,12 @@ def test_chance_level_is_what_clusters_without_knowledge_reach(random):
         reached = clustering.clustering_accuracy(labels, ranges, rule)
         assert reached == pytest.approx(expected, abs=1.5)
     assert clustering.clustering_accuracy((ranges + 2) % 5, ranges) == 100
+
+
+def test_accuracy_by_class_is_that_of_the_items_of_a_class(random):
+    truth, labels = np.array([0, 0, 0, 0, 1, 1, 3, 3]), np.array([5, 5, 5, 2, 2, 2, 7, 5])
+    found = clustering.accuracy_by_class(labels, truth, "majority")
+    np.testing.assert_allclose(found, [75, 100, np.nan, 50])
+    sizes = np.bincount(truth)
+    whole = np.nansum(found * sizes) / sizes.sum()
+    assert whole == pytest.approx(clustering.clustering_accuracy(labels, truth, "majority"))

@@ -377,6 +377,31 @@ def test_poses_are_those_of_the_last_round(chain):
     assert torch.equal(plus.poses(Squares())[labels.images], labels.poses)
 
 
+def test_representations_are_the_descriptors_at_the_landmarks(chain):
+    plus, squares = chain[DULDPlusPlus], Squares()
+    images = torch.stack([squares[i]["image"] for i in range(len(squares))])
+    places, descriptors = plus.represent(squares)
+    found = plus.predict(images) * (plus.image_size / images.shape[-1])
+    # Latents are kept as fp16: a keypoint that is nearly as good may be taken instead.
+    assert torch.isclose(places, found, atol=1e-3, equal_nan=True).float().mean() > 0.7
+    known = places.isfinite().all(-1)
+    assert known.any()
+    assert torch.equal(known, descriptors.isfinite().all(-1))
+    assert torch.allclose(descriptors[known].norm(dim=-1), torch.ones(int(known.sum())), atol=1e-5)
+
+
+def test_the_monitor_of_the_zoo_tells_of_poses(chain):
+    from ulm.zoo import recipes
+
+    recipe = recipes.RECIPES["d-uld-plus-plus-faces-posed-k10"]
+    sizes = {"size": 32, "fit": 12, "test": 12, "labels": 8}
+    found = recipes._monitor(recipe, sizes)(chain[DULDPlusPlus], 1)
+    assert {"forward_nme", "backward_nme", "mean_shape_nme"} < set(found)
+    assert any(name.startswith("pose_accuracy_") and 0 <= value <= 100 for name, value in found.items())
+    assert recipes._monitor(recipes.RECIPES["zero-shot-cats-k10"], sizes) is None
+    assert all(recipe.start is None or recipe.start in recipes.RECIPES for recipe in recipes.RECIPES.values())
+
+
 def test_losses_fall(model, chain):
     fitted = model(DULD, steps=24, recluster_every=24, learning_rate=5e-3, warped=0.0).fit(
         Squares(), progress=False, start=chain[Bootstrap], log_every=1

@@ -43,6 +43,8 @@ DRAWINGS = {
     "dot_rows": lambda x, m: figures.dot_rows({"one": {"learned": 20.0}, "two": {"learned": 30.0}}, "error"),
     "duld_overview": lambda x, m: figures.duld_overview({"image": x[0], "heatmap": m[0, 0], "target": m[0, 1]}),
     "shares": lambda x, m: figures.shares([[3, 1], [0, 0]], ["a", "b"], ["left", "right"], "yaw", "cluster"),
+    "error_plane": lambda x, m: figures.error_plane({"one": (5.0, 7.0), "two": (4.0, 9.0)}, 12.0),
+    "bars_by_region": lambda x, m: figures.bars_by_region([50.0, np.nan, 20.0], {"a": [0, 1], "b": [2]}, "found (%)"),
     "error_by_images": lambda x, m: figures.error_by_images({"learned": {30: 9.0, 100: 6.0}}, "n", "error"),
 }
 
@@ -223,3 +225,15 @@ def test_shares_are_of_a_row_and_the_counts_are_written():
     axis = figure.axes[0]
     assert [text.get_text() for text in axis.texts] == ["30", "10", "0", "0"]
     assert axis.images[0].get_array().tolist() == [[0.75, 0.25], [0.0, 0.0]]
+
+
+def test_a_region_counts_points_without_a_landmark_as_not_found():
+    axis = figures.bars_by_region([50.0, np.nan, 20.0], {"a": [0, 1], "b": [2]}, "found (%)").axes[0]
+    means = [line.get_segments()[0][0][1] for line in axis.collections]
+    assert means == [25.0, 20.0]
+
+
+def test_the_plane_has_a_marker_for_each_method_and_the_mean_shape():
+    axis = figures.error_plane({"one": (5.0, 7.0), "two": (4.0, 9.0)}, 12.0).axes[0]
+    assert [tuple(points.get_offsets()[0]) for points in axis.collections] == [(5.0, 7.0), (4.0, 9.0)]
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["one", "two", "mean shape"]
