@@ -716,6 +716,20 @@ tables.styled("d-uld/table-3", recorded, record.path)
 # %% [markdown]
 # Self-training makes its clusters more compact in any case, since that is its loss. So read this table beside Table 1, never alone.
 #
+# ## Photographs
+#
+# The open photographs of `ulm data get faces-ytf` show 282 people. The pocket model, which has seen drawings alone, goes on learning on the photographs of the training subjects, without
+# captions; then ZeroShot is fitted on them, and measured on subjects that neither has seen, under the protocol of [IMM's record](imm_faces.ipynb). Weights trained on photographs of people are
+# not part of the book.
+
+# %% tags=["hide-input"]
+PHOTOGRAPHS = "book/faces-ytf-zero-shot"
+photographs = [entry for entry in recorded if entry["id"] == PHOTOGRAPHS]
+tables.styled(PHOTOGRAPHS, photographs) if photographs else Markdown(
+    "Nothing has been recorded yet. The command is `python workflow/record.py --data coco:DATA/faces-ytf --method zero-shot --tune 800`."
+)
+
+# %% [markdown]
 # ## Learning
 #
 # {numref}`fig-duld-results-learning` has the forward error of the stages along the way, on validation pictures with 68 points; the detectors know nothing of it.

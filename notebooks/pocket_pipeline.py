@@ -1022,11 +1022,12 @@ print("timesteps of four steps:", pocket.scheduler.timesteps.tolist())
 #
 # ## Parts first
 #
-# The pocket that ships with the book was trained in two runs, the second one going on from the first. The first run sees mostly the scenes that
+# The pocket that ships with the book was trained in three runs, each going on from the one before. The first run sees mostly the scenes that
 # are made for words: simple faces and birds, and tinted ones. It begins with the text encoder, on captions; then comes the
 # autoencoder, for which a few pictures of all other scenes are there as well; then the U-Net, while the other two rest. Here the U-Net is to learn
 # that words name parts. The second run sees all scenes and keeps the latents as they are. Most of its captions
-# name few parts; what has been learnt about parts can spread to their pictures. In the end the decoder learns once more, by itself. The
+# name few parts; what has been learnt about parts can spread to their pictures. The third, the longest, sees faces and birds above all, natural
+# ones and their tinted copies, for which the words of parts are hardest to learn. In the end the decoder learns once more, by itself. The
 # latents stay what they are, so the U-Net stays right. (Stable Diffusion's later decoders were made like that.)
 #
 # The order matters, and so does patience. Words for large areas, the background, hair, are learnt within a few hundred steps. Parts of a few
@@ -1034,10 +1035,11 @@ print("timesteps of four steps:", pocket.scheduler.timesteps.tolist())
 # steps of 32.
 
 # %%
+RUNS = ("pocket-parts", "pocket-scenes", "pocket")
 loud_kinds = ("procedural:simple", "procedural:painted", "procedural:tinted")
 how = runs.profile(shipped.get("card", {}).get("profile", profile))["pocket"]
 table = {}
-for name in ("pocket-parts", "pocket"):
+for name in RUNS:
     recipe = recipes.RECIPES[name]
     settings_of = how | recipe.parameters
     before = sum(settings_of.get(f"{s}_steps", 0) for s in ("text", "autoencoder", "decoder"))  # fmt: skip
@@ -1060,7 +1062,7 @@ pd.DataFrame(table)
 # ## Train one while you read
 #
 # All of that takes much longer than you read. Here the same networks learn for about two minutes, on simple faces alone. The stages are those
-# of the first run. (With `retrain` both runs are made, with all the steps of the profile.)
+# of the first run. (With `retrain` all three runs are made, with all the steps of the profile.)
 
 # %%
 chosen = {**settings["pocket"], "seed": seed, "device": device}
@@ -1068,9 +1070,9 @@ if not retrain and profile != "smoke":
     chosen |= {"batch_size": 16, "decoder_steps": 0, "ema": 0.97}
     chosen |= {"steps": 550, "text_steps": 120, "autoencoder_steps": 130}
 if retrain and dataset == "auto":
-    both = [recipes.RECIPES[name] for name in ("pocket-parts", "pocket")]
+    runs_of = [recipes.RECIPES[name] for name in RUNS]
     edge = Pocket(**chosen).image_size
-    course = [(chosen | each.parameters, each.load(settings, edge)) for each in both]
+    course = [(chosen | each.parameters, each.load(settings, edge)) for each in runs_of]
 else:
     name = "procedural:simple-faces" if dataset == "auto" else dataset
     amount = sizes["data"] if retrain else min(sizes["data"] or 2000, 2000)
@@ -1112,11 +1114,11 @@ pd.DataFrame(
 
 # %% [markdown]
 # {numref}`fig-pocket-loss` shows the loss of the U-Net, as a share of that of knowing nothing, beside that of the model that ships with the book. That one is
-# the loss of its second run, so it begins where the first one left off. What comes first is what most pictures share: large areas of
+# the loss of its last run, so it begins where the runs before left off. What comes first is what most pictures share: large areas of
 # like lightness. The rest, to see a face in the noise and to listen to its caption, is slow.
 
 
-# %% mystnb={"figure": {"caption": "Loss against steps of the U-Net", "name": "fig-pocket-loss"}, "image": {"alt": "Two curves on logarithmic axes, the short run, which starts near the level of knowing nothing and falls, and the second run of the shipped model"}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Loss against steps of the U-Net", "name": "fig-pocket-loss"}, "image": {"alt": "Two curves on logarithmic axes, the short run, which starts near the level of knowing nothing and falls, and the last run of the shipped model"}} tags=["hide-input"]
 def of_unet(history, before, d):
     """The U-Net's part: steps from its first one, losses as shares of knowing nothing."""
     return [
@@ -1824,8 +1826,8 @@ pd.Series(shares, name="share of the U-Net's arithmetic (%)").round(0).to_frame(
 
 # %% tags=["hide-input"]
 long = runs.PROFILES["paper"]["pocket"]
-pictures_seen = 0  # by the U-Net, in both runs
-for name in ("pocket-parts", "pocket"):
+pictures_seen = 0  # by the U-Net, in all runs
+for name in RUNS:
     of_run = long | recipes.RECIPES[name].parameters
     other = sum(of_run.get(f"{s}_steps", 0) for s in ("text", "autoencoder", "decoder"))
     pictures_seen += (of_run["steps"] - other) * of_run["batch_size"]
@@ -1833,7 +1835,7 @@ operations = 6e9 * small[2] * pictures_seen
 Markdown(
     f"Stable Diffusion's U-Net takes {large[2] / small[2]:.0f} times as much arithmetic a picture. The last run of the book's pocket was of "
     f"{lessons_of['steps']:,} steps of {lessons_of['batch_size']}. The profile `paper` trains with "
-    f"{long['steps']:,} steps of {long['batch_size']} a run. In the U-Net alone that is {operations / 1e15:.0f} PFLOP for both runs: "
+    f"{long['steps']:,} steps of {long['batch_size']} a run. In the U-Net alone that is {operations / 1e15:.0f} PFLOP for all three runs: "
     f"{operations / 1e14 / 60:.0f} minutes on a GPU that keeps up 100 TFLOP/s. This is arithmetic, not a measurement; "
     "networks as narrow as these will not keep a large GPU busy."
 )
@@ -1867,7 +1869,7 @@ Markdown(
 # | {eq}`eq-pocket-attention` | `ulm.diffusion.attention_maps` | `tests/test_diffusion.py` |
 # | {eq}`eq-pocket-guidance`, {eq}`eq-pocket-ddim` | `ulm.diffusion.sampling.sample` | `tests/test_pocket.py` |
 # | captions | `ulm.diffusion.captions` | `tests/test_captions.py` |
-# | the two runs | `ulm.zoo.recipes` | `tests/test_pocket.py` |
+# | the three runs | `ulm.zoo.recipes` | `tests/test_pocket.py` |
 # | simple scenes | `ulm.datasets.simple` | `tests/test_simple.py` |
 # | painted scenes | `ulm.datasets.painted` | `tests/test_painted.py` |
 # | tinted scenes | `ulm.datasets.tinted` | `tests/test_tinted.py` |
@@ -1953,7 +1955,7 @@ Markdown(
 # - ✓ clean latents, noise and velocity as one knowledge, and a loss beside its value for knowing nothing;
 # - ✓ phrases, sixteen cross-attentions, and which of them the next papers read;
 # - ✓ guidance and DDIM in ten lines, with the same pictures as the library and as plain `diffusers`;
-# - ✓ a training in two runs, parts first; a model in training, and a trained one: measured whether it follows its captions, and whether its phrases look at their parts;
+# - ✓ a training in three runs, parts first; a model in training, and a trained one: measured whether it follows its captions, and whether its phrases look at their parts;
 # - ✓ how to train one on pictures of your own.
 #
 # Run it again: `ulm run notebooks/pocket_pipeline -p profile paper`. Next:

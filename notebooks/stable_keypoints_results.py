@@ -1176,8 +1176,8 @@ pd.DataFrame(counts).T.rename_axis("landmarks that hardly move").fillna("")
 # ## Photographs
 #
 # Does any of this hold outside a world of drawings? The open photographs of `ulm data get faces-ytf` are frames of videos, of 282 people. The
-# pocket model has seen drawings alone, so it is first trained on, without captions, on the photographs of the training subjects
-# (`ulm fit --method pocket --start pocket`). Then tokens are learned on the same photographs. The numbers are those of subjects that neither has
+# pocket model has seen drawings alone, so it first goes on learning on the photographs of the training subjects, without captions, and on
+# captioned drawings beside them, so that words keep their meaning. Then tokens are learned on the same photographs. The numbers are those of subjects that neither has
 # seen, under the protocol of the record of IMM on [its page](imm_faces.ipynb). They were recorded once, by `workflow/record.py`. Weights trained on
 # photographs of people are not part of the book.
 
@@ -1203,10 +1203,7 @@ if photographs:
             f" IMM has {best['value']:.2f} % ({best['row'].removeprefix('ours: ')})."
         )
 else:
-    text = (
-        "The command is `python workflow/record.py --data coco:DATA/faces-ytf --method stable-keypoints --backbone POCKET`, with a pocket "
-        "pipeline in the folder `POCKET` that was trained on the training subjects."
-    )
+    text = "The command is `python workflow/record.py --data coco:DATA/faces-ytf --method stable-keypoints --tune 800`."
 Markdown(text)
 
 # %% [markdown]

@@ -5,8 +5,8 @@ the recorded numbers on the test subjects, once, at the end.
 
 Examples:
     python workflow/record.py --data coco:DATA/faces-ytf --landmarks 10 --steps 5000
-    ulm fit --method pocket --data coco:DATA/faces-ytf --out POCKET
-    python workflow/record.py --data coco:DATA/faces-ytf --method stable-keypoints --backbone POCKET
+    python workflow/record.py --data coco:DATA/faces-ytf --method stable-keypoints --tune 800
+    python workflow/record.py --data coco:DATA/faces-ytf --method zero-shot --tune 800
 """
 
 from __future__ import annotations
@@ -20,8 +20,11 @@ from typing import Any
 from ulm import datasets, evaluation, methods, runs
 from ulm.datasets import Dataset
 from ulm.methods import Detector
+from ulm.methods.zero_shot import ZeroShot
 
-TITLES = {"imm": "IMM", "stable-keypoints": "StableKeypoints"}
+TITLES = {"imm": "IMM", "stable-keypoints": "StableKeypoints", "zero-shot": "ZeroShot"}
+# Captioned scenes that are shown beside photographs without captions, so that words keep their meaning.
+SPOKEN = {"procedural:tinted-faces": 2000, "procedural:faces-wild": 1000}
 Cell = tuple[str, str, float | None]
 
 
@@ -34,6 +37,7 @@ def read() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, help="default: the profile's")
     parser.add_argument("--start", help="fine-tune this model: a folder, or a name in the zoo")
     parser.add_argument("--backbone", help="diffusion model: a folder, a hub id or pocket")
+    parser.add_argument("--tune", type=int, help="steps that go on with the diffusion model on the training subjects")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto")
     parser.add_argument(
@@ -44,9 +48,31 @@ def read() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def tuned(arguments: argparse.Namespace) -> str:
+    """The folder of a diffusion model that has gone on learning on the training subjects, and on captioned scenes."""
+    folder = arguments.work / f"pocket-{arguments.name}-{arguments.tune}-seed{arguments.seed}"
+    if not (folder / "config.json").is_file():
+        start = methods.load(arguments.backbone or "pocket", arguments.device, methods.Trainable)
+        given = {
+            "steps": arguments.tune,
+            "text_steps": 0,
+            "autoencoder_steps": 0,
+            "decoder_steps": arguments.tune // 10,
+        }
+        settings = runs.profile("laptop")["pocket"] | given | {"seed": arguments.seed, "device": arguments.device}
+        pocket = methods.METHODS["pocket"](**settings)
+        shown = [datasets.load(arguments.data, "train", pocket.image_size)]
+        shown += [datasets.load(spec, "train", pocket.image_size, n) for spec, n in SPOKEN.items()]
+        pocket.fit(shown, start=start, checkpoint=folder.with_name(f"{folder.name}.partial.safetensors"))
+        pocket.save_pretrained(folder)
+    return str(folder)
+
+
 def make(arguments: argparse.Namespace) -> Detector:
     """The method, with the profile's settings and what was given besides."""
     given = {name: json.loads(value) for name, value in arguments.parameter}
+    if arguments.tune:
+        arguments.backbone = tuned(arguments)
     given |= {name: getattr(arguments, name) for name in ("steps", "backbone") if getattr(arguments, name) is not None}
     settings = runs.profile("laptop")[arguments.method]
     common = {"n_landmarks": arguments.landmarks, "seed": arguments.seed, "device": arguments.device}
@@ -55,18 +81,25 @@ def make(arguments: argparse.Namespace) -> Detector:
     return model
 
 
-def baselines(model: Detector, test: Dataset, fit: Dataset, options: dict[str, Any]) -> Iterator[Cell]:
-    """Random tokens, on the same U-Net and on one of random weights."""
-    if not isinstance(model, methods.StableKeypoints):
+def baselines(model: Detector, train: Dataset, test: Dataset, options: dict[str, Any]) -> Iterator[Cell]:
+    """The same method on a U-Net of random weights, and random tokens on the trained one."""
+    if isinstance(model, methods.StableKeypoints):
+        known = {"random tokens": model.pipeline, "untrained U-Net": model.pipeline.untrained(model.seed)}
+    elif isinstance(model, ZeroShot):
+        known = {"untrained U-Net": model.pipeline.untrained(model.seed)}
+    else:
         return
-    rows = {"ours: random tokens": model.pipeline, "untrained network": model.pipeline.untrained(model.seed)}
-    for row, pipeline in rows.items():
-        other = methods.StableKeypoints(**model.get_params()).attach(pipeline)
-        other.initialise()
-        found = evaluation.evaluate_detector(other.choose(fit), test, fit, untrained=False, **options)
-        yield f"{row}, StableKeypoints" if row.startswith("ours") else row, "forward", found.forward_nme
-        if row.startswith("ours"):
-            yield f"{row}, StableKeypoints", "backward", found.backward_nme
+    for row, pipeline in known.items():
+        other = type(model)(**model.get_params()).attach(pipeline)
+        if isinstance(other, methods.StableKeypoints):
+            other.initialise()
+            other.choose(train)
+        else:
+            other.fit(train)
+        found = evaluation.evaluate_detector(other, test, train, untrained=False, **options)
+        title = TITLES[model.name]
+        yield f"ours: {row}, {title}", "forward", found.forward_nme
+        yield f"ours: {row}, {title}", "backward", found.backward_nme
 
 
 def main() -> None:
@@ -78,9 +111,12 @@ def main() -> None:
     train, val, test = (
         datasets.cached(datasets.load(arguments.data, split, size)) for split in ("train", "val", "test")
     )
-    tuned = "" if arguments.start is None else "-tuned"
-    name = f"{arguments.method}-{arguments.name}-k{arguments.landmarks}{tuned}-seed{arguments.seed}"
+    begun = "" if arguments.start is None else "-tuned"
+    name = f"{arguments.method}-{arguments.name}-k{arguments.landmarks}{begun}-seed{arguments.seed}"
     watched = evaluation.monitor(val, train, labels=300) if arguments.method == "imm" else None
+    # ZeroShot looks at each image once.
+    if isinstance(model, ZeroShot):
+        model.set_params(images=min(model.images, len(train)))
     model.fit(
         train,
         start=None if arguments.start is None else methods.load(arguments.start, arguments.device),
@@ -102,9 +138,9 @@ def main() -> None:
     facts |= {
         "seconds": round(model.history_[-1]["seconds"], 1),
         "start": arguments.start and Path(arguments.start).name,
-    }
+    } | ({"backbone_steps_on_training_subjects": arguments.tune} if arguments.tune else {})
     made = runs.provenance(model.torch_device, **facts)
-    row = f"ours: {TITLES[arguments.method]} K={arguments.landmarks}" + (", begun from drawn faces" if tuned else "")
+    row = f"ours: {TITLES[arguments.method]} K={arguments.landmarks}" + (", begun from drawn faces" if begun else "")
     cells: list[Cell] = [
         (row, "forward", report.forward_nme),
         (row, "backward", report.backward_nme),
@@ -112,7 +148,7 @@ def main() -> None:
         ("untrained network", "forward", report.untrained_nme),
         ("supervised, same labels", "forward", report.supervised_nme),
     ]
-    cells += baselines(model, test, train, options)
+    cells += baselines(model, train, test, options)
     id = f"book/{arguments.name}" + ("" if arguments.method == "imm" else f"-{arguments.method}")
     measured = [runs.measurement(id, r, c, v, made) for r, c, v in cells if v is not None]
     runs.record(measured, arguments.results / f"{arguments.name}.json")

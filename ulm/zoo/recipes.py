@@ -347,7 +347,9 @@ def _beside(out: Path, name: str, other: str) -> Path:
 
 def _model(recipe: Recipe, settings: dict[str, Any], changes: dict[str, Any]) -> Trainable:
     parameters = settings[recipe.method] | recipe.parameters | changes
-    parameters["steps"] = max(1, round(parameters["steps"] * recipe.share))
+    # ZeroShot counts its steps by its images.
+    if "steps" in parameters:
+        parameters["steps"] = max(1, round(parameters["steps"] * recipe.share))
     return methods.METHODS[recipe.method](**parameters)
 
 
