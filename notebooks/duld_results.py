@@ -116,7 +116,7 @@ pd.DataFrame(
 # random choices of the labelled pictures.
 
 
-# %%
+# %% tags=["hide-input"]
 backbone_name = (
     settings["zero-shot"].get("backbone", "pocket") if backbone == "auto" else backbone
 )
@@ -216,10 +216,10 @@ def fill(id, row, name, columns, k=None):
 # %% [markdown]
 # ## Baselines
 #
-# Four things that know less, as in the chapter before: the mean shape; the box alone, whose two corners serve as landmarks; ZeroShot on a U-Net of random weights, behind the same trained
-# encoder; and, for what labels are worth, a network trained on them.
+# Three things that know less, as in the chapter before: the mean shape; the box alone, whose two corners serve as landmarks; and ZeroShot on a U-Net of random weights, behind the same trained
+# encoder.
 
-# %%
+# %% tags=["hide-input"]
 ZERO = "ours: ZeroShot, untrained U-Net"
 blank = pipeline.untrained(seed)
 
