@@ -242,6 +242,8 @@ RECIPES: dict[str, Recipe] = {
     "imm-faces-wild-k4": _imm(4, "procedural:faces-wild", share=0.25),
     "imm-faces-wild-k8": _imm(8, "procedural:faces-wild", share=0.25),
     "imm-birds-k4": _imm(4, "procedural:birds", share=0.25),
+    "imm-simple-faces-k8": _imm(8, "procedural:simple-faces", share=0.25),
+    "imm-simple-birds-k8": _imm(8, "procedural:simple-birds", share=0.25),
     # ZeroShot and D-ULD: all stages, two further trainings of those with K = 10, and the study of Q and K.
     **{
         f"zero-shot-{scene}-k{k}": Recipe("zero-shot", f"procedural:{scene}", {"n_landmarks": k})
