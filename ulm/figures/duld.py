@@ -117,6 +117,7 @@ def error_plane(errors: Mapping[str, Sequence[float]], level: float | None = Non
         axis.scatter(forward, backward, c=colour, marker=marker, label=name, **style)
     if level is not None:
         axis.axvline(level, color=PALE, linewidth=1, linestyle="--", label="mean shape")
+    axis.margins(0.1)
     axis.set(xlabel="forward NME (%)", ylabel="backward NME (%)", xlim=(0, None), ylim=(0, None))
     axis.legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
     return figure
