@@ -10,6 +10,7 @@ a dark cross: they differ in shape, not in colour alone.
 
 from ulm.figures.attention import *  # noqa: F403
 from ulm.figures.base import *  # noqa: F403
+from ulm.figures.beyond_faces import *  # noqa: F403
 from ulm.figures.duld import *  # noqa: F403
 from ulm.figures.generation import *  # noqa: F403
 from ulm.figures.subjects import *  # noqa: F403

@@ -7,6 +7,9 @@ What the paper leaves open, or says in two ways, is an option. Beside those of :
 * ``rotation=40`` degrees, ``flips=0.5``: Mallis's; the text says *flips and random rotations*. Flips are the
   bootstrapping's alone, where ``mirror_pairs="detector"`` keeps them from the descriptors: as positives they make
   left and right the same.
+* ``translation=0.4`` of half the side, ``zoom=1.3``: not in the text. Faces are cropped alike, and a small diffusion
+  model tells places in the *picture* apart: a cell of a copy that was only turned about its middle is found by where
+  it lies, whatever it shows, and landmarks become a grid.
 * ``jitter=0.2``: random gains of the colours. The text names none, but both sources of the scheme have them.
 * ``threshold=0.15``, ``most=100``: Mallis's. ``least=0``: 2 K local maxima an image, even below the threshold, to
   which SiLK's detector is not calibrated.
@@ -98,6 +101,8 @@ class Stage(OnFeatures):
         region: See :class:`ulm.methods.zero_shot.ZeroShot`: keypoints outside are dropped.
         region_images: Training images on which the region is learnt.
         rotation: Largest angle of warped copies, in degrees.
+        translation: Largest shift of warped copies along each axis, in halves of the side.
+        zoom: Largest enlargement of warped copies; 1: none.
         flips: Share of the bootstrapping's copies that are mirrored.
         jitter: Largest change of a colour's gain in a warped copy.
         scale: Inverse temperature of SiLK's similarities.
@@ -184,6 +189,8 @@ class Stage(OnFeatures):
         region: str = "auto",
         region_images: int = 64,
         rotation: float = 40.0,
+        translation: float = 0.4,
+        zoom: float = 1.3,
         flips: float = 0.5,
         jitter: float = 0.2,
         scale: float = 19.88,
@@ -242,11 +249,11 @@ class Stage(OnFeatures):
     def _check_stage(self) -> None:
         check_choices(self, CHOICES)
         zero = (
-            "rotation", "flips", "jitter", "threshold", "least", "radius", "cluster_images", "positives", "margin",
+            "rotation", "translation", "flips", "jitter", "threshold", "least", "radius", "cluster_images", "positives", "margin",
             "apart", "negatives", "warped", "descriptor_weight", "detector_weight", "beta", "elbo_weight",
             "pose_weight", "alternate_every",
         )  # fmt: skip
-        check_numbers(self, dict.fromkeys(zero, 0) | {"sigma": 1e-3, "scale": 1e-3, "fine": 1})
+        check_numbers(self, dict.fromkeys(zero, 0) | {"sigma": 1e-3, "scale": 1e-3, "fine": 1, "zoom": 1})
         for name in ("flips", "warped", "threshold", "jitter"):
             if getattr(self, name) > 1:
                 raise InputError(f"found {name}={getattr(self, name)!r}, expected at most 1")
@@ -294,7 +301,7 @@ class Stage(OnFeatures):
             features = self.networks["aggregator"](taps)
             return self.networks["detector"](features), self.networks["descriptor"](features)
 
-    def _descriptors(self, taps: Taps) -> Tensor:
+    def _descriptors(self, taps: Taps, masks: Tensor) -> Tensor:
         return self._heads(taps)[1]
 
     # --- starting from the stage before ---------------------------------------------------------------------------
@@ -386,7 +393,7 @@ class Stage(OnFeatures):
 
     def _draw(self, batch: int, flips: float, random: torch.Generator) -> tuple[Tensor, Tensor]:
         """Warps ``(B, 2, 3)`` from copies to images, and which are mirrored, ``(B,)``."""
-        affines = draw_affines(batch, random, self.rotation, translation=0.0, zoom=1.0)
+        affines = draw_affines(batch, random, self.rotation, self.translation, self.zoom)
         mirrored = torch.rand(batch, generator=random) < flips
         affines[mirrored, :, 0] *= -1
         return affines.to(self.torch_device), mirrored.to(self.torch_device)

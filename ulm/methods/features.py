@@ -347,14 +347,15 @@ class OnFeatures(OnDiffusion):
         places, descriptors = [], []
         for part in torch.arange(len(data)).split(self.micro_batch):
             taps = self.taps_of(data, part)
-            found = self._locate(taps, self._masks(taps, None)).to(taps[0][0])
-            there = bootstrapping.sample_descriptors(self._descriptors(taps), found, self.image_size)
+            masks = self._masks(taps, None)
+            found = self._locate(taps, masks).to(taps[0][0])
+            there = bootstrapping.sample_descriptors(self._descriptors(taps, masks), found, self.image_size)
             places.append(found.cpu())
             descriptors.append(F.normalize(there, dim=-1).cpu())
         return torch.cat(places), torch.cat(descriptors)
 
-    def _descriptors(self, taps: Taps) -> Tensor:
-        """What is clustered, at every cell: ``(B, D, S, S)``."""
+    def _descriptors(self, taps: Taps, masks: Tensor) -> Tensor:
+        """What is clustered, at every cell: ``(B, D, S, S)``; ``masks`` are the regions."""
         raise TypeError(f"{type(self).__name__} describes nothing")
 
     def _locate(self, taps: Taps, masks: Tensor) -> Tensor:
@@ -420,6 +421,13 @@ def sample_places(masks: Tensor, numbers: Tensor, size: int) -> Tensor:
     corners = torch.stack([cells % side, cells // side], -1)
     places = (corners + numbers[..., 1:]) * (size / side)
     return places.masked_fill((order[:, -1] == 0)[:, None, None], torch.nan)
+
+
+def without_mean(features: Tensor, masks: Tensor) -> Tensor:
+    """Features ``(B, D, S, S)`` less their mean over each image's region ``(B, S, S)``; empty regions stay."""
+    weights = masks.unsqueeze(1).to(features.dtype)
+    mean = (features * weights).sum((2, 3), keepdim=True) / weights.sum((2, 3), keepdim=True).clamp_min(1)
+    return features - mean
 
 
 def rounded(taps: Taps) -> Taps:

@@ -16,6 +16,10 @@ option                default, and why
                       random pixels, at which two looks at an image may differ by where they fell
 ``missing``           ``nan``: a landmark whose cluster has no pixel in the image is missing, as the paper's exemplar
                       assignment has it; ``nearest``: it is the nearest pixel, whichever cluster that is in
+``centre``            False, as published; True: an image's mean over its region is taken off its descriptors, so that
+                      they tell what sets a place apart from the rest of its image. Features of a small diffusion
+                      model tell images apart more than places: clusters then hold a few images each, and an image
+                      misses landmarks. The profile ``laptop`` has True
 ``samples``           100 pixels an image; the paper gives no number
 ====================  ==================================================================================================
 """
@@ -37,7 +41,7 @@ from ulm.datasets.base import Dataset
 from ulm.datasets.cache import CachedDataset
 from ulm.errors import InputError
 from ulm.methods.bootstrapping import sample_descriptors
-from ulm.methods.features import CPU, OnFeatures, Taps, sample_places
+from ulm.methods.features import CPU, OnFeatures, Taps, sample_places, without_mean
 from ulm.methods.training import Trainable, check_choices
 from ulm.networks.aggregation import Aggregator, concatenated
 from ulm.runs import generator
@@ -70,6 +74,7 @@ class ZeroShot(OnFeatures):
         region_images: Training images on which that is found.
         images: Training images whose pixels are clustered; with more than there are, some are looked at again.
         samples: Random pixels of each.
+        centre: See the table.
         matching: See the table.
         missing: See the table.
         batch_size: Images in a step of collecting.
@@ -111,6 +116,7 @@ class ZeroShot(OnFeatures):
         region_images: int = 64,
         images: int = 1000,
         samples: int = 100,
+        centre: bool = False,
         matching: str = "dense",
         missing: str = "nan",
         batch_size: int = 16,
@@ -201,13 +207,16 @@ class ZeroShot(OnFeatures):
         indices, _ = self._indices(data, step)
         taps = self.taps_of(data, indices)
         boxes = None if self._boxes is None else self._boxes[indices]
-        return self._descriptors(taps), self._masks(taps, boxes)
+        masks = self._masks(taps, boxes)
+        return self._descriptors(taps, masks), masks
 
-    def _descriptors(self, taps: Taps) -> Tensor:
-        if not self.aggregator:
-            return concatenated(taps, self.map_size)
-        with torch.no_grad():
-            return self.networks["aggregator"](taps)
+    def _descriptors(self, taps: Taps, masks: Tensor) -> Tensor:
+        if self.aggregator:
+            with torch.no_grad():
+                found = self.networks["aggregator"](taps)
+        else:
+            found = concatenated(taps, self.map_size)
+        return without_mean(found, masks) if self.centre else found
 
     def _train_step(self, images: Tensor, pairs: Tensor | None, step: int) -> dict[str, Tensor]:
         """Add descriptors of random pixels of ``(B, D, S, S)`` features to the pool; ``pairs`` are regions."""
@@ -241,7 +250,7 @@ class ZeroShot(OnFeatures):
     # --- prediction -----------------------------------------------------------------------------------------------
 
     def _locate(self, taps: Taps, masks: Tensor) -> Tensor:
-        features = self._descriptors(taps)
+        features = self._descriptors(taps, masks)
         if self.matching == "random":
             numbers = torch.rand(1, self.samples, 3, generator=generator(CPU, self.seed, 9))
             places = sample_places(masks, numbers, self.image_size)

@@ -244,6 +244,38 @@ RECIPES: dict[str, Recipe] = {
     "imm-birds-k4": _imm(4, "procedural:birds", share=0.25),
     "imm-simple-faces-k8": _imm(8, "procedural:simple-faces", share=0.25),
     "imm-simple-birds-k8": _imm(8, "procedural:simple-birds", share=0.25),
+    # IMM beyond faces, Figures 4 to 7 and the video rows of Table 1: first two warps of one frame, then the paper's own
+    # pairs, two frames of one video, whose warp nobody knows: there the drawing alone teaches, and draws at every step.
+    "imm-signers-k50": _imm(50, "procedural:signers", share=0.25),
+    "imm-people-k20": _imm(20, "procedural:people", share=0.25),
+    "imm-talking-faces-k30": _imm(30, "procedural:talking-faces", share=0.25),
+    "imm-house-digits-k10": _imm(10, "procedural:house-digits", share=0.25),
+    **{
+        f"imm-{scene}-k{k}-video": _imm(
+            k,
+            f"procedural:{scene}",
+            start=f"imm-{scene}-k{k}",
+            share=share,
+            detector_only=scene not in ("people", "house-digits"),
+            pairs="video",
+            equivariance=0.0,
+            concentration=0.0,
+            reconstruct_every=1,
+            learning_rate=2e-3,
+        )
+        for scene, k, share in (
+            ("signers", 50, 0.125),
+            ("people", 20, 0.125),
+            ("talking-faces", 30, 0.125),
+            ("house-digits", 10, 0.25),
+        )
+    },
+    "imm-talking-faces-posed-k30": _imm(30, "procedural:faces-posed", start="imm-talking-faces-k30-video", share=0.125),
+    "imm-toys-k20": _imm(20, "procedural:toys", share=0.25),
+    # Its generator is kept: it redraws one person in the pose of another.
+    "imm-faces-posed-k10-swap": _imm(
+        10, "procedural:faces-posed", start="imm-faces-k10", share=0.25, detector_only=False
+    ),
     # ZeroShot and D-ULD: all stages, two further trainings of those with K = 10, and the study of Q and K.
     **{
         f"zero-shot-{scene}-k{k}": Recipe("zero-shot", f"procedural:{scene}", {"n_landmarks": k})
@@ -369,6 +401,9 @@ def _monitor(recipe: Recipe, sizes: dict[str, Any]) -> Monitor | None:
         return None
     most = 100 if recipe.method in STAGES else 200
     labelled = datasets.load(recipe.spec, "train", sizes["size"], sizes["fit"])
+    if not len(labelled[0]["landmarks"]):
+        # Digits and toys have no annotation to compare with.
+        return None
     validation = datasets.load(recipe.spec, "val", sizes["size"], min(most, sizes["test"] or most))
     measure = evaluation.monitor(validation, labelled, labels=min(most, sizes["labels"] or 300))
     yaws = datasets.cached(validation, progress=False).column("yaw") if recipe.method == "d-uld++" else None
