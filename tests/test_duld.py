@@ -77,6 +77,20 @@ def three_kinds(n=6, seed=0):
 UPDATE = {"seed": 0, "keep": True, "align": "seeded", "least": 2}
 
 
+def test_copies_shift_and_grow_as_far_as_they_are_told_to(model):
+    """What identifies a place must not be where it lies in the frame."""
+    still = model(Bootstrap, rotation=0.0, translation=0.0, zoom=1.0)
+    affines, mirrored = still._draw(50, 0.0, torch.Generator().manual_seed(0))
+    assert torch.equal(affines, torch.eye(2, 3).expand(50, -1, -1))
+    assert not mirrored.any()
+    moving = model(Bootstrap, rotation=0.0, translation=0.4, zoom=1.3)
+    affines, mirrored = moving._draw(200, 0.5, torch.Generator().manual_seed(0))
+    shifts, scales = affines[..., 2], affines[:, 1, 1]
+    assert 0.35 < shifts.abs().max() <= 0.4
+    assert 1 / 1.3 <= scales.min() < 0.8 < 0.97 < scales.max() <= 1
+    assert torch.allclose(affines[:, 0, 0], scales * (1 - 2 * mirrored.float()))
+
+
 # --- labels ---------------------------------------------------------------------------------------------------------
 
 

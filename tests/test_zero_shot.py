@@ -382,3 +382,23 @@ def test_profiles():
     for name in runs.PROFILES:
         METHODS["zero-shot"](**runs.profile(name)["zero-shot"])
     assert METHODS["zero-shot"](**runs.profile("paper")["zero-shot"]).image_size == 512
+
+
+def test_what_a_whole_image_shares_is_taken_off(model, pipeline):
+    masks = torch.zeros(2, 4, 4, dtype=torch.bool)
+    masks[0, 1:3, 1:] = True
+    maps = seeded(2, 3, 4, 4)
+    left = features.without_mean(maps, masks)
+    assert left[0][:, masks[0]].mean(1).abs().max() < 1e-6
+    assert torch.equal(left[1], maps[1])  # an empty region has no mean
+    shifted = features.without_mean(maps + torch.tensor([5.0, -1.0, 2.0]).view(1, 3, 1, 1), masks)
+    assert torch.allclose(shifted[0], left[0], atol=1e-5)
+
+    data, found = Squares(), {}
+    for centre in (False, True):
+        detector = model(centre=centre)
+        detector.fit(data)
+        taps = detector.taps(pipeline.latents(detector._prepare(data.batch(range(4))["image"])))
+        regions = detector._masks(taps, None)
+        found[centre] = detector._descriptors(taps, regions)
+    assert torch.allclose(found[True], features.without_mean(found[False], regions), atol=1e-5)

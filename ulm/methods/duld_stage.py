@@ -249,8 +249,8 @@ class Stage(OnFeatures):
     def _check_stage(self) -> None:
         check_choices(self, CHOICES)
         zero = (
-            "rotation", "translation", "flips", "jitter", "threshold", "least", "radius", "cluster_images", "positives", "margin",
-            "apart", "negatives", "warped", "descriptor_weight", "detector_weight", "beta", "elbo_weight",
+            "rotation", "translation", "flips", "jitter", "threshold", "least", "radius", "cluster_images", "positives",
+            "margin", "apart", "negatives", "warped", "descriptor_weight", "detector_weight", "beta", "elbo_weight",
             "pose_weight", "alternate_every",
         )  # fmt: skip
         check_numbers(self, dict.fromkeys(zero, 0) | {"sigma": 1e-3, "scale": 1e-3, "fine": 1, "zoom": 1})
