@@ -170,7 +170,7 @@ PROFILES: dict[str, dict[str, Any]] = {
             "learning_rate": 3e-3,
             "schedule": "cosine",
             "batch_size": 16,
-            "steps": 2000,
+            "steps": 1500,
         },
         "pose-core": {"image_size": 64, "width": 64, "subset": "mpii-16", "batch_size": 16, "steps": 2000},
         "colourisation": {"image_size": 64, "width": 16, "batch_size": 32, "steps": 1500},

@@ -67,12 +67,15 @@ def _imm(k: int, data: str = "procedural:faces", **changes: Any) -> Recipe:
     return Recipe("imm", data, {"n_landmarks": k, **changes}, **kept)
 
 
-def _exchange(k: int, variant: str = "all", core: str | None = "pose-core-people", **changes: Any) -> Recipe:
+def _exchange(
+    k: int, variant: str = "all", core: str | None = "pose-core-people", seed: int = 0, **changes: Any
+) -> Recipe:
     """Inter-Intra, on a core that was trained on labelled people as in the paper, or from scratch."""
     begin = {"adaptation": "scratch"} if core is None else {"adaptation": "projection", "core": core}
     kept = {"n_landmarks": k, "variant": variant, **begin, **changes}
     # The chapter redraws faces with the full model.
-    return Recipe("inter-intra", "procedural:faces-posed", kept, detector_only=bool(changes) or variant != "all")
+    only = bool(changes) or seed > 0 or variant != "all"
+    return Recipe("inter-intra", "procedural:faces-posed", kept, detector_only=only, seed=seed)
 
 
 def _tokens(k: int, scene: str, images: int | None = None, **changes: Any) -> Recipe:
@@ -138,6 +141,11 @@ RECIPES: dict[str, Recipe] = {
     **{f"ii-faces-posed-k10-{variant}-scratch": _exchange(10, variant, core=None) for variant in VARIANTS},
     "ii-faces-posed-k10-reconstruction": _exchange(10, loss="reconstruction"),
     "ii-faces-posed-k10-perceptual": _exchange(10, loss="perceptual"),
+    **{
+        f"ii-faces-posed-k10-{variant}-seed{seed}": _exchange(10, variant, seed=seed)
+        for seed in (1, 2)
+        for variant in ("baseline", "all")
+    },
     # The diffusion model of the book. It learns first that words name parts, from pictures whose captions give every
     # part its colour, with a few of all others beside them for the autoencoder; then every category that the scenes
     # have; then for longest the faces and birds of natural scenes, and their tinted copies, where words are hardest.
