@@ -725,7 +725,7 @@ tables.styled("d-uld/table-3", recorded, record.path)
 # not part of the book.
 
 # %% tags=["hide-input"]
-PHOTOGRAPHS = "book/faces-ytf-zero-shot"
+PHOTOGRAPHS = "book/faces-ytf-d-uld"
 photographs = [entry for entry in recorded if entry["id"] == PHOTOGRAPHS]
 tables.styled(PHOTOGRAPHS, photographs) if photographs else Markdown(
     "Nothing has been recorded yet. The command is `python workflow/record.py --data coco:DATA/faces-ytf --method zero-shot --tune 800`."

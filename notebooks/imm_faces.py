@@ -736,7 +736,11 @@ pd.DataFrame(budget).T.rename_axis("budget")
 # between people. The rows *begun from drawn faces* are such: a model of the zoo, fine-tuned on the photographs with `ulm fit --start`.
 
 # %% tags=["hide-input", "nbval-ignore-output"]
-real = [entry for entry in recorded if entry["id"] == "book/faces-ytf"]
+real = [
+    entry
+    for entry in recorded
+    if entry["id"] == "book/faces-ytf" and "Inter-Intra" not in entry["row"]
+]
 tables.styled("book/faces-ytf", real) if real else Markdown(
     "Nothing has been recorded yet."
 )

@@ -7,6 +7,10 @@ Examples:
     python workflow/record.py --data coco:DATA/faces-ytf --landmarks 10 --steps 5000
     python workflow/record.py --data coco:DATA/faces-ytf --method stable-keypoints --tune 800
     python workflow/record.py --data coco:DATA/faces-ytf --method zero-shot --tune 800
+    python workflow/record.py --data coco:DATA/faces-ytf --method d-uld-bootstrap --tune 800
+    python workflow/record.py --data coco:DATA/faces-ytf --method d-uld --tune 800 --start d-uld-bootstrap
+    python workflow/record.py --data coco:DATA/faces-ytf --method inter-intra
+    python workflow/record.py --data coco:DATA/faces-ytf --method inter-intra -p adaptation projection -p core FOLDER
 """
 
 from __future__ import annotations
@@ -22,7 +26,20 @@ from ulm.datasets import Dataset
 from ulm.methods import Detector
 from ulm.methods.zero_shot import ZeroShot
 
-TITLES = {"imm": "IMM", "stable-keypoints": "StableKeypoints", "zero-shot": "ZeroShot"}
+TITLES = {
+    "imm": "IMM",
+    "inter-intra": "Inter-Intra",
+    "stable-keypoints": "StableKeypoints",
+    "zero-shot": "ZeroShot",
+    "d-uld-bootstrap": "bootstrapped",
+    "d-uld": "D-ULD",
+    "d-uld-pp": "D-ULD + PP",
+    "d-uld++": "D-ULD++",
+}
+# Trained by drawing pictures, in their own size; their learning is watched.
+DRAWING = ("imm", "inter-intra")
+# Which table of the book's own a method stands in.
+TABLES = dict.fromkeys(DRAWING, "") | {"stable-keypoints": "-stable-keypoints"}
 # Captioned scenes that are shown beside photographs without captions, so that words keep their meaning.
 SPOKEN = {"procedural:tinted-faces": 2000, "procedural:faces-wild": 1000}
 Cell = tuple[str, str, float | None]
@@ -35,7 +52,9 @@ def read() -> argparse.Namespace:
     parser.add_argument("--method", default="imm", choices=sorted(TITLES))
     parser.add_argument("--landmarks", type=int, default=10)
     parser.add_argument("--steps", type=int, help="default: the profile's")
-    parser.add_argument("--start", help="fine-tune this model: a folder, or a name in the zoo")
+    parser.add_argument(
+        "--start", help="fine-tune this model: a folder, a name in the zoo, or a stage that was recorded before"
+    )
     parser.add_argument("--backbone", help="diffusion model: a folder, a hub id or pocket")
     parser.add_argument("--tune", type=int, help="steps that go on with the diffusion model on the training subjects")
     parser.add_argument("--seed", type=int, default=0)
@@ -44,7 +63,7 @@ def read() -> argparse.Namespace:
         "--work", type=Path, default=Path("_build/record"), help="checkpoints and weights, not committed"
     )
     parser.add_argument("--results", type=Path, default=Path("results"))
-    parser.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "JSON"))
+    parser.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
     return parser.parse_args()
 
 
@@ -68,9 +87,30 @@ def tuned(arguments: argparse.Namespace) -> str:
     return str(folder)
 
 
+def parsed(value: str) -> Any:
+    """JSON, or the word itself."""
+    try:
+        return json.loads(value)
+    except json.JSONDecodeError:
+        return value
+
+
+def file_name(arguments: argparse.Namespace, method: str, ending: str = "") -> str:
+    """What the files of a recorded run are called."""
+    called = method.replace("++", "-plus-plus")
+    return f"{called}-{arguments.name}-k{arguments.landmarks}{ending}-seed{arguments.seed}"
+
+
+def first(arguments: argparse.Namespace) -> Detector | None:
+    """The model that training starts from."""
+    if arguments.start in TITLES:
+        return methods.load(arguments.work / file_name(arguments, arguments.start), arguments.device)
+    return None if arguments.start is None else methods.load(arguments.start, arguments.device)
+
+
 def make(arguments: argparse.Namespace) -> Detector:
     """The method, with the profile's settings and what was given besides."""
-    given = {name: json.loads(value) for name, value in arguments.parameter}
+    given = {name: parsed(value) for name, value in arguments.parameter}
     if arguments.tune:
         arguments.backbone = tuned(arguments)
     given |= {name: getattr(arguments, name) for name in ("steps", "backbone") if getattr(arguments, name) is not None}
@@ -107,19 +147,21 @@ def main() -> None:
     model = make(arguments)
     settings = runs.profile("laptop")
     # Every method sees the same pixels: maps and noise of a diffusion model are larger, not its pictures.
-    size = model.image_size if arguments.method == "imm" else settings["diffusion"]["size"]
+    drawing = arguments.method in DRAWING
+    size = model.image_size if drawing else settings["diffusion"]["size"]
     train, val, test = (
         datasets.cached(datasets.load(arguments.data, split, size)) for split in ("train", "val", "test")
     )
-    begun = "" if arguments.start is None else "-tuned"
-    name = f"{arguments.method}-{arguments.name}-k{arguments.landmarks}{begun}-seed{arguments.seed}"
-    watched = evaluation.monitor(val, train, labels=300) if arguments.method == "imm" else None
+    core = getattr(model, "core", None)
+    begun = "-tuned" if drawing and arguments.start else "-core" if core else ""
+    name = file_name(arguments, arguments.method, begun)
+    watched = evaluation.monitor(val, train, labels=300) if drawing else None
     # ZeroShot looks at each image once.
     if isinstance(model, ZeroShot):
         model.set_params(images=min(model.images, len(train)))
     model.fit(
         train,
-        start=None if arguments.start is None else methods.load(arguments.start, arguments.device),
+        start=first(arguments),
         checkpoint=arguments.work / f"{name}.safetensors",
         monitor=watched,
         log_every=max(1, model.steps // 20),
@@ -133,14 +175,15 @@ def main() -> None:
     report = evaluation.evaluate_detector(model, test, train, untrained=arguments.method == "imm", **options)
     called = {"dataset": f"coco {arguments.name}", "fit_dataset": f"coco {arguments.name}"}
     # Where a model lies on this machine is nobody's business.
-    parameters = {k: Path(v).name if k == "backbone" else v for k, v in model.get_params().items()}
+    parameters = {k: Path(v).name if v and k in ("backbone", "core") else v for k, v in model.get_params().items()}
     facts = {**report.facts(), **called, "profile": "laptop", "parameters": parameters}
     facts |= {
         "seconds": round(model.history_[-1]["seconds"], 1),
         "start": arguments.start and Path(arguments.start).name,
     } | ({"backbone_steps_on_training_subjects": arguments.tune} if arguments.tune else {})
     made = runs.provenance(model.torch_device, **facts)
-    row = f"ours: {TITLES[arguments.method]} K={arguments.landmarks}" + (", begun from drawn faces" if begun else "")
+    words = {"": "", "-tuned": ", begun from drawn faces", "-core": ", core of drawn people"}[begun]
+    row = f"ours: {TITLES[arguments.method]} K={arguments.landmarks}{words}"
     cells: list[Cell] = [
         (row, "forward", report.forward_nme),
         (row, "backward", report.backward_nme),
@@ -149,7 +192,7 @@ def main() -> None:
         ("supervised, same labels", "forward", report.supervised_nme),
     ]
     cells += baselines(model, train, test, options)
-    id = f"book/{arguments.name}" + ("" if arguments.method == "imm" else f"-{arguments.method}")
+    id = f"book/{arguments.name}" + TABLES.get(arguments.method, "-d-uld")
     measured = [runs.measurement(id, r, c, v, made) for r, c, v in cells if v is not None]
     runs.record(measured, arguments.results / f"{arguments.name}.json")
     curve = {
