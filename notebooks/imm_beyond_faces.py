@@ -160,18 +160,12 @@ columns = min(map(len, shown.values()))
 figures.image_rows({name: images[:columns] for name, images in shown.items()})
 
 # %% [markdown]
-# The price is known from [the chapter on the method](imm_method.ipynb): between two frames nobody knows the warp, so that *equivariance* and *concentration*, which let a detector learn in minutes, cannot be
-# used. The library refuses them:
-
-# %%
-try:
-    methods.IMM(pairs="video", equivariance=100.0)
-except Exception as error:
-    print(type(error).__name__, error, sep=": ")
-
-# %% [markdown]
-# So our detectors for videos are trained twice. First on warps of single frames, with the extra terms, as the faces were. Then, from there, on pairs of frames with the paper's own loss, which draws at every step.
-# (A term that keeps landmarks apart needs no warp and stays on.) Both are measured below, as *warps* and *video*.
+# The price is known from [the chapter on the method](imm_method.ipynb): between two frames nobody knows the warp, so that *equivariance* and *concentration*, which let a detector learn in minutes, have nothing to
+# compare. The library gives them two warps of the target frame besides. Without them, in as few steps as two cores can make, a detector that goes on with pairs of frames loses what it has: the room does not move, drawing it
+# again needs no landmarks, and the term that keeps them apart spreads them to a grid that never moves.
+#
+# So our detectors for videos are trained twice. First on warps of single frames, as the faces were. Then, from there, on pairs of frames, where the drawing has more weight and is made at every step.
+# Both are measured below, as *warps* and *video*.
 #
 # ## Model selection
 #

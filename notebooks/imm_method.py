@@ -739,8 +739,8 @@ Markdown(
 )
 
 # %% [markdown]
-# The extra terms are *ours*, not the paper's experiment, and they have a price: equivariance and concentration need a known warp, and cannot be
-# had from videos. Whatever is measured with them in this book is marked as such.
+# The extra terms are *ours*, not the paper's experiment, and they have a price: equivariance and concentration need a known warp. Two frames of a
+# video have none; there the terms look at two warps of one frame besides. Whatever is measured with them in this book is marked as such.
 #
 # ## What has it found?
 #

@@ -168,6 +168,22 @@ def test_pairs_and_their_maps(convention):
     assert error < 0.05 < wrong
 
 
+def test_terms_on_videos_compare_two_warps_of_the_target():
+    """Between frames no warp is known; the terms get the same pair as warps of the target frame would give."""
+    model = fit(pairs="video", equivariance=1.0, concentration=0.1)
+    frames, partners = torch.rand(2, 3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    pair = method.video_pair(frames, partners, torch.Generator().manual_seed(1))
+    known, views = model._known_warp(pair, torch.Generator().manual_seed(2))
+    wanted = method.warped_pair(model, pair.target, torch.Generator().manual_seed(2))
+    assert torch.equal(views[0], wanted.target)
+    assert torch.equal(views[1], wanted.source)
+    assert known.source_map is not None
+    same, one = model._known_warp(wanted, torch.Generator().manual_seed(2))
+    assert same is wanted
+    assert torch.equal(one[0], wanted.source)
+    assert {"equivariance", "concentration"} <= set(model.history_[-1])
+
+
 def test_video_pairs_flip_both_frames():
     images, partners = torch.rand(64, 3, 4, 4), torch.rand(64, 3, 4, 4)
     pair = method.video_pair(images, partners, torch.Generator().manual_seed(0))
@@ -203,6 +219,7 @@ def test_diagnosis():
         {"loss": "adv+l2"},
         {"bottleneck": "fc"},
         {"pairs": "video"},
+        {"pairs": "video", "equivariance": 1.0, "concentration": 0.1, "jitter": 0.2},
         {"equivariance": 1.0, "separation": 0.1, "jitter": 0.2, "softmax": "joint", "schedule": "cosine"},
         {"equivariance": 1.0, "concentration": 0.1, "separation": 0.1, "reconstruct_every": 3, "warps": "local"},
         {"equivariance": 1.0, "composed": False, "initialisation": "kaiming"},
@@ -364,7 +381,6 @@ def test_unfitted_and_misused():
         {"equivariance": -1.0},
         {"equivariance": float("nan")},
         {"learning_rate": 0.0},
-        {"pairs": "video", "equivariance": 1.0},
         {"bottleneck": "fc", "concentration": 1.0},
         {"convention": "paper", "concentration": 1.0},
         {"reconstruct_every": 0},

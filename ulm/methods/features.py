@@ -244,11 +244,15 @@ class OnFeatures(OnDiffusion):
         """Boxes ``(n, 4)`` of all images in pixels of ``image_size``, or None if they are not used."""
         boxes = data.column("box") if self.region in ("auto", "box") else None
         if isinstance(boxes, Tensor):
-            height, width = data.images.shape[-2:]
-            return boxes.float() * (self.image_size / torch.tensor([width, height, width, height]))
+            return self._scaled(boxes, data.images)
         if self.region == "box":
             raise InputError(f"found no boxes in {data.info.name}; give region=features, or region=image")
         return None
+
+    def _scaled(self, boxes: Tensor, images: Tensor) -> Tensor:
+        """Boxes in pixels of ``images`` to those of ``image_size``."""
+        height, width = images.shape[-2:]
+        return boxes.float() * (self.image_size / torch.tensor([width, height, width, height]))
 
     def _find_region(self, data: CachedDataset) -> None:
         """Find what tells regions from the rest, on some training images, unless it is known."""
@@ -310,8 +314,7 @@ class OnFeatures(OnDiffusion):
             return super().predict(images, batch_size)
         if boxes.shape != (len(images), 4):
             raise InputError(f"found boxes of shape {tuple(boxes.shape)}, expected ({len(images)}, 4), one an image")
-        height, width = images.shape[-2:]
-        scaled = boxes.float() * (self.image_size / torch.tensor([width, height, width, height]))
+        scaled = self._scaled(boxes, images)
         found = [torch.empty(0, self.n_landmarks, 2)]
         for part, self._given in zip(images.split(batch_size), scaled.split(batch_size), strict=True):
             try:
@@ -329,25 +332,34 @@ class OnFeatures(OnDiffusion):
         return torch.cat(found)
 
     @torch.no_grad()
-    def represent(self, dataset: Dataset) -> tuple[Tensor, Tensor]:
+    def represent(self, dataset: Dataset, boxes: bool = False) -> tuple[Tensor, Tensor]:
         """Landmarks of all images, and the descriptors at them: what D-ULD's Table 3 asks the clusters' quality of.
+
+        Features are kept as far as ``budget`` goes, so that models with the same features look at an image once.
 
         Args:
             dataset: Any data set of the contract.
+            boxes: Whether the boxes of the data set are the regions; else they are found from the features, as in
+                :meth:`predict`.
 
         Returns:
             ``(n, K, 2)`` pixels of ``image_size`` and ``(n, K, D)`` descriptors of length 1, both on the CPU; NaN where
             a landmark is missing.
 
         Raises:
-            InputError: Before ``fit``, or if the images are smaller than the latents.
+            InputError: Before ``fit``, if the images are smaller than the latents, or for ``boxes`` that are not there.
         """
         self._ready()
         data = OnDiffusion._check_data(self, dataset)
+        known = data.column("box") if boxes else None
+        if boxes and not isinstance(known, Tensor):
+            raise InputError(f"found no boxes in {data.info.name}, expected some for boxes=True")
+        if known is not None:
+            known = self._scaled(known, data.images)
         places, descriptors = [], []
         for part in torch.arange(len(data)).split(self.micro_batch):
             taps = self.taps_of(data, part)
-            masks = self._masks(taps, None)
+            masks = self._masks(taps, None if known is None else known[part])
             found = self._locate(taps, masks).to(taps[0][0])
             there = bootstrapping.sample_descriptors(self._descriptors(taps, masks), found, self.image_size)
             places.append(found.cpu())

@@ -96,7 +96,8 @@ class IMM(Detector):
         perceptual: The perceptual network of ``content``, see :func:`ulm.networks.perceptual.load`.
         pairs: ``warps``: two random warps of one image; ``video``: two frames of one video.
         equivariance: Weight of the distance between the source's landmarks, mapped by the known warp, and the target's.
-            Not in the paper's experiments, which name it as an orthogonal cue; 0 is off.
+            Not in the paper's experiments, which name it as an orthogonal cue; 0 is off. Between two frames no warp is
+            known: with ``pairs="video"`` this term and the next look at two warps of the target frame.
         concentration: Weight of the cross-entropy between the score maps and a Gaussian at the place where the other
             view's landmark maps to; it sharpens the maps. 0 is off.
         separation: Weight of a Gaussian of the distance between landmarks that keeps them apart; 0 is off.
@@ -170,10 +171,6 @@ class IMM(Detector):
                 raise InputError(f"found {name}={value!r}, expected a number of at least 0")
         if learning_rate is not None and not learning_rate > 0:
             raise InputError(f"found learning_rate={learning_rate!r}, expected a positive number")
-        if pairs == "video" and (equivariance or concentration):
-            raise InputError(
-                "equivariance and concentration need a known warp, which pairs=video has not; set both to 0"
-            )
         if concentration and not self.setting("composed"):
             raise InputError("concentration compares in the target's frame; it needs composed=True")
         if bottleneck == "fc" and concentration:
@@ -278,13 +275,12 @@ class IMM(Detector):
         with torch.no_grad():
             pair = warped_pair(self, images, random) if partners is None else video_pair(images, partners, random)
             seen = jitter_colours(pair.target, self.jitter, random)
-            seen_source = jitter_colours(pair.source, self.jitter, random)
+            known, warped = self._known_warp(pair, random) if self.equivariance or self.concentration else (pair, [])
         losses: dict[str, Tensor] = {}
-        # u* of the target; of the source too where the warp between them is to be respected.
-        compares = bool(self.equivariance or self.concentration)
         drawn = None
         with autocast(self.torch_device, self.precision):
-            views = torch.cat([seen, seen_source]) if compares else seen
+            # u* of the target; of the views too between which a known warp is to be respected.
+            views = torch.cat([seen, *warped]) if warped else seen
             maps = self.networks["pose"].heatmaps(views) if self.bottleneck == "heatmap" else None
             codes = self._locate(maps) if maps is not None else self.networks["pose"](views)
             code = codes[: len(images)]
@@ -295,9 +291,12 @@ class IMM(Detector):
                     judge = self.networks["discriminator"]
                     losses["adversarial"] = adversarial_loss(judge, pair.source, drawn) / ADVERSARIAL_RATIO
         if self.equivariance:
-            losses["equivariance"] = equivariance_loss(pair, codes[len(images) :], code)
+            *_, target, source = codes.split(len(images))
+            losses["equivariance"] = equivariance_loss(known, source, target)
         if self.concentration:
-            losses["concentration"] = concentration_loss(pair, codes[len(images) :], maps[: len(images)])
+            losses["concentration"] = concentration_loss(
+                known, codes.split(len(images))[-1], maps.split(len(images))[-2]
+            )
         if self.separation:
             losses["separation"] = separation_loss(code)
         weights = {name: getattr(self, name) for name in ("equivariance", "concentration", "separation")}
@@ -310,6 +309,13 @@ class IMM(Detector):
             self._update("discriminator", judged, step)
             losses["discriminator"] = judged
         return {name: loss.detach() for name, loss in losses.items()}
+
+    def _known_warp(self, pair: Pair, random: torch.Generator) -> tuple[Pair, list[Tensor]]:
+        """A pair whose warp is known, and those of its pictures that the detector has not seen yet, the source last."""
+        if pair.source_map is not None:
+            return pair, [jitter_colours(pair.source, self.jitter, random)]
+        known = warped_pair(self, pair.target, random)
+        return known, [jitter_colours(view, self.jitter, random) for view in (known.target, known.source)]
 
     def _locate(self, maps: Tensor) -> Tensor:
         return geometry.soft_argmax(maps, self.setting("softmax"), align_corners=True)

@@ -253,7 +253,7 @@ RECIPES: dict[str, Recipe] = {
     "imm-simple-faces-k8": _imm(8, "procedural:simple-faces", share=0.25),
     "imm-simple-birds-k8": _imm(8, "procedural:simple-birds", share=0.25),
     # IMM beyond faces, Figures 4 to 7 and the video rows of Table 1: first two warps of one frame, then the paper's own
-    # pairs, two frames of one video, whose warp nobody knows: there the drawing alone teaches, and draws at every step.
+    # pairs, two frames of one video. There the drawing is made at every step, and has the most to say.
     "imm-signers-k50": _imm(50, "procedural:signers", share=0.25),
     "imm-people-k20": _imm(20, "procedural:people", share=0.25),
     "imm-talking-faces-k30": _imm(30, "procedural:talking-faces", share=0.25),
@@ -266,8 +266,9 @@ RECIPES: dict[str, Recipe] = {
             share=share,
             detector_only=scene not in ("people", "house-digits"),
             pairs="video",
-            equivariance=0.0,
-            concentration=0.0,
+            equivariance=10.0,
+            concentration=0.5,
+            separation=1.0,
             reconstruct_every=1,
             learning_rate=2e-3,
         )
@@ -275,7 +276,7 @@ RECIPES: dict[str, Recipe] = {
             ("signers", 50, 0.125),
             ("people", 20, 0.125),
             ("talking-faces", 30, 0.125),
-            ("house-digits", 10, 0.25),
+            ("house-digits", 10, 0.125),
         )
     },
     "imm-talking-faces-posed-k30": _imm(30, "procedural:faces-posed", start="imm-talking-faces-k30-video", share=0.125),
