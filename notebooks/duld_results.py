@@ -136,6 +136,8 @@ def load(name):
             model = model.attach(pipeline) if same else None
             if hasattr(model, "budget"):
                 model.budget = 1.0  # GiB of features that are kept
+            if hasattr(model, "views"):  # of StableKeypoints, each a pass of the U-Net
+                model.views = settings["diffusion"]["views"]
         loaded[name] = model
     return loaded[name]
 
