@@ -164,7 +164,7 @@ pd.DataFrame(baselines).round(2)
 #
 # The rows *selfsup* are IMM with a perceptual network that learned to colour. Before AFLW, the paper fine-tunes its networks on AFLW's
 # pictures, without their labels; so were ours on `faces-posed`. The rows *sup* need a network trained on the labels of ImageNet. The book
-# ships none, and leaves them empty unless you bring models (Exercise 1). The rows of VoxCeleb need video, and a later chapter.
+# ships none, and leaves them empty unless you bring models (Exercise 1). The rows of VoxCeleb need video, and are in [the next chapter](imm_beyond_faces.ipynb).
 
 # %%
 rows, reports, detectors, missing = {}, {}, {}, []
@@ -792,7 +792,7 @@ listed = "\n".join(f"- {entry}" for entry in missing) or "- nothing"
 Markdown(
     "Rows of IMM's own that this run could not fill, because there was no model for them:\n\n"
     + listed
-    + "\n\nAnd, for a later chapter: the rows of VoxCeleb, and everything on people, toys and digits."
+    + "\n\nThe rows of VoxCeleb, and everything on people, toys and digits, are in the next chapter."
 )
 
 # %% [markdown]
