@@ -131,12 +131,13 @@ def test_figures_are_closed_opaque_and_not_empty(images, points, name):
 
 
 def test_every_public_drawing_is_tested():
-    # Imported here: that file takes its helpers from this one.
+    # Imported here: those files take their helpers from this one.
+    from test_figures_beyond import DRAWINGS as BEYOND
     from test_figures_diffusion import DRAWINGS as MORE
 
     public = {name for name, value in vars(figures).items() if isinstance(value, FunctionType)}
     drawings = {name for name in public if getattr(figures, name).__annotations__.get("return") == "Figure"}
-    assert {name for name in drawings if not name.startswith("_")} <= {*DRAWINGS, *MORE}
+    assert {name for name in drawings if not name.startswith("_")} <= {*DRAWINGS, *MORE, *BEYOND}
 
 
 def test_the_same_figure_twice_is_the_same_picture(images, points):
