@@ -736,6 +736,7 @@ def fit(detector, start=None):
 
 boot = stage(duld.Bootstrap)
 boot.initialise()
+grid = boot.map_size  # the trained stages may have larger maps than ZeroShot
 sizes = {
     name: sum(p.numel() for p in part.parameters())
     for name, part in boot.networks.items()
@@ -849,7 +850,8 @@ print(
 #
 # After the bootstrapping the detector's map is read off: local maxima in the region whose probability is above 0.15,
 # or the best $2K$ if they are fewer. Each place moves a quarter of a cell towards its higher neighbour, and takes the
-# descriptor there.
+# descriptor there. (On small maps, where neighbours of a neighbour are another part already, the profile has no
+# suppression, `radius=0`: every cell is its own maximum.)
 
 # %%
 fit(boot)
@@ -865,7 +867,7 @@ def peaks(H, mask, radius, least):
     return torch.stack([x, y], dim=-1)[order][: min(enough, boot.most)]
 
 
-radius = max(1, round(boot.radius * grid / 64))
+radius = max(1, round(boot.radius * grid / 64)) if boot.radius else 0
 with torch.no_grad():
     looked = boot.taps(pipeline.latents(images))
     masks = boot._masks(looked, None)
