@@ -31,7 +31,7 @@
 # This chapter has no new idea. It measures. ZeroShot's exemplars and the trained stages are in the zoo that ships with the book, as far as they
 # are made; every number is computed from them when the page is made. A cell without a model stays empty, and the last section lists it.
 #
-# In this release all methods are trained on the turned faces with $K = 10$, by the steps that two CPU cores can make in half an hour, on a diffusion model of 13 million parameters that
+# In this release ZeroShot and all stages are trained on the turned faces with $K = 10$, for as many steps as the last table of *Learning* says, on a diffusion model of 13 million parameters that
 # has seen drawings alone. Cats, and the study of $K$ and $Q$, are not made yet. The paper's numbers come from photographs and Stable Diffusion; compare orders and shares of the mean shape's error, not digits.
 
 # %% tags=["parameters"]
@@ -799,7 +799,7 @@ pd.DataFrame(budget).T.rename_axis("budget")
 # A first training of all stages ended at the mean shape, and no curve said why: the losses fell. What said it was the column *missing*: most pictures had one or two landmarks of ten. Four things were
 # wrong, and each has an option now.
 #
-# - **Suppression.** Maxima nearer than two cells of a 64 × 64 grid are dropped. On maps of 16 × 16 that is no distance at all, and rounding it up to one cell left five keypoints of a face.
+# - **Suppression.** Maxima nearer than two cells of a 64 × 64 grid are dropped. On maps of 16 × 16 that is no distance at all, and rounding it up to one cell left a handful of keypoints of a face.
 #   With so few, k-means splits pictures rather than parts. The profile `laptop` has maps of 32 × 32 and no suppression (`grid`, `radius`).
 # - **The place in the frame.** All but the finest taps of a small U-Net tell above all where in the *picture* a cell lies. Pictures of faces are cropped alike, and copies that are turned about their
 #   middle keep every cell near its place: so SiLK's loss was solved without a look at the face, and landmarks became a grid. Now copies are shifted and enlarged as well (`translation`, `zoom`), and the finest
