@@ -744,14 +744,52 @@ tables.styled("d-uld/table-3", recorded, record.path)
 # ## Photographs
 #
 # The open photographs of `ulm data get faces-ytf` show 282 people. The pocket model, which has seen drawings alone, goes on learning on the photographs of the training subjects, without
-# captions; then ZeroShot is fitted on them, and measured on subjects that neither has seen, under the protocol of [IMM's record](imm_faces.ipynb). Weights trained on photographs of people are
+# captions; then ZeroShot and the stages of D-ULD are fitted on them, and measured on subjects that neither has seen, under the protocol of [IMM's record](imm_faces.ipynb). Weights trained on photographs of people are
 # not part of the book.
 
-# %% tags=["hide-input"]
+# %% tags=["hide-input", "nbval-ignore-output"]
 PHOTOGRAPHS = "book/faces-ytf-d-uld"
 photographs = [entry for entry in recorded if entry["id"] == PHOTOGRAPHS]
 tables.styled(PHOTOGRAPHS, photographs) if photographs else Markdown(
-    "Nothing has been recorded yet. The command is `python workflow/record.py --data coco:DATA/faces-ytf --method zero-shot --tune 800`."
+    "Nothing has been recorded yet. The command is `python workflow/record.py --data coco:DATA/faces-ytf --method zero-shot --tune 600 -p region features`."
+)
+
+# %% tags=["hide-input"]
+text = []
+for column in ("forward", "backward"):
+    measured = {
+        entry["row"].removeprefix(tables.OURS): entry["value"]
+        for entry in photographs
+        if entry["column"] == column
+    }
+    if len(measured) > 1:
+        order = sorted(measured, key=measured.get)
+        text.append(
+            f"From best to worst, {column}: "
+            + ", ".join(f"{row} {measured[row]:.2f} %" for row in order)
+        )
+        peers = {
+            entry["row"].removeprefix(tables.OURS): entry["value"]
+            for entry in recorded
+            if entry["id"] in ("book/faces-ytf", "book/faces-ytf-stable-keypoints")
+            and entry["column"] == column
+            and "K=" in entry["row"]
+        }
+        if peers:
+            text.append(
+                "beside "
+                + ", ".join(f"{row} {value:.2f} %" for row, value in peers.items())
+            )
+Markdown("; ".join(text) + "." if text else "")
+
+# %% [markdown]
+# And the people of `ulm data get people-lsp`, in sports and in every pose, from whose photographs the pocket model has learned likewise. With them go fourteen joints.
+
+# %% tags=["hide-input", "nbval-ignore-output"]
+PEOPLE = "book/people-lsp-d-uld"
+photographs_people = [entry for entry in recorded if entry["id"] == PEOPLE]
+tables.styled(PEOPLE, photographs_people) if photographs_people else Markdown(
+    "Nothing has been recorded yet. The command is `python workflow/record.py --data coco:DATA/people-lsp --name people-lsp --method zero-shot --tune 600 -p region features`."
 )
 
 # %% [markdown]

@@ -6,11 +6,13 @@ the recorded numbers on the test subjects, once, at the end.
 Examples:
     python workflow/record.py --data coco:DATA/faces-ytf --landmarks 10 --steps 5000
     python workflow/record.py --data coco:DATA/faces-ytf --method stable-keypoints --tune 800
-    python workflow/record.py --data coco:DATA/faces-ytf --method zero-shot --tune 800
-    python workflow/record.py --data coco:DATA/faces-ytf --method d-uld-bootstrap --tune 800
-    python workflow/record.py --data coco:DATA/faces-ytf --method d-uld --tune 800 --start d-uld-bootstrap
+    python workflow/record.py --data coco:DATA/faces-ytf --method zero-shot --tune 600 -p region features
+    python workflow/record.py --data coco:DATA/faces-ytf --method d-uld-bootstrap --tune 600 -p region features
+    python workflow/record.py --data coco:DATA/faces-ytf --method d-uld --tune 600 --start d-uld-bootstrap \
+        -p region features
     python workflow/record.py --data coco:DATA/faces-ytf --method inter-intra
     python workflow/record.py --data coco:DATA/faces-ytf --method inter-intra -p adaptation projection -p core FOLDER
+    python workflow/record.py --data coco:DATA/people-lsp --name people-lsp --landmarks 20
 """
 
 from __future__ import annotations
@@ -41,7 +43,10 @@ DRAWING = ("imm", "inter-intra")
 # Which table of the book's own a method stands in.
 TABLES = dict.fromkeys(DRAWING, "") | {"stable-keypoints": "-stable-keypoints"}
 # Captioned scenes that are shown beside photographs without captions, so that words keep their meaning.
-SPOKEN = {"procedural:tinted-faces": 2000, "procedural:faces-wild": 1000}
+SPOKEN = {
+    "faces-ytf": {"procedural:tinted-faces": 2000, "procedural:faces-wild": 1000},
+    "people-lsp": {"procedural:tinted-people": 2000, "procedural:people": 1000},
+}
 Cell = tuple[str, str, float | None]
 
 
@@ -81,7 +86,8 @@ def tuned(arguments: argparse.Namespace) -> str:
         settings = runs.profile("laptop")["pocket"] | given | {"seed": arguments.seed, "device": arguments.device}
         pocket = methods.METHODS["pocket"](**settings)
         shown = [datasets.load(arguments.data, "train", pocket.image_size)]
-        shown += [datasets.load(spec, "train", pocket.image_size, n) for spec, n in SPOKEN.items()]
+        spoken = SPOKEN.get(arguments.name, SPOKEN["faces-ytf"])
+        shown += [datasets.load(spec, "train", pocket.image_size, n) for spec, n in spoken.items()]
         pocket.fit(shown, start=start, checkpoint=folder.with_name(f"{folder.name}.partial.safetensors"))
         pocket.save_pretrained(folder)
     return str(folder)
