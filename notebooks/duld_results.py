@@ -52,6 +52,10 @@ import numpy as np
 import pandas as pd
 import torch
 from IPython.display import Markdown
+from sklearn.cluster import KMeans
+from sklearn.linear_model import RidgeCV
+from sklearn.metrics import adjusted_mutual_info_score
+from sklearn.model_selection import cross_val_score
 
 from ulm import chapters, clustering, evaluation, figures, methods, runs, tables
 from ulm.datasets import cached
@@ -641,6 +645,19 @@ if posed:
         poses = load(posed).poses(cached(test, progress=False)).numpy()
         chance = clustering.chance_level(poses, truth, "majority")
         overall = clustering.clustering_accuracy(poses, truth, "majority")
+        mutual = adjusted_mutual_info_score(truth, poses)
+        codes = load(posed).codes(cached(test, progress=False)).numpy()
+        ridge = RidgeCV(np.logspace(-2, 5, 8))
+        legible = cross_val_score(ridge, codes, yaw, cv=5, scoring="r2").mean()
+        # What k-means could do: the same number of clusters of the true points, placed and scaled alike.
+        points = np.asarray(test.column("landmarks"), float)
+        points -= points.mean(1, keepdims=True)
+        points /= np.sqrt((points**2).mean((1, 2), keepdims=True))
+        flat = points.reshape(len(points), -1)
+        known = KMeans(load(posed).n_poses, n_init=5, random_state=seed).fit_predict(
+            flat
+        )
+        bound = clustering.clustering_accuracy(known, truth, "majority")
         made = facts("LS3D", [posed], measure(posed, "LS3D"))
         row = f"ours: after {load(posed).steps} steps, Q={load(posed).n_poses}"
         each = clustering.accuracy_by_class(poses, truth, "majority")
@@ -663,11 +680,18 @@ drawn
 
 # %% tags=["hide-input"]
 Markdown(
-    f"At the end {overall:.0f} % of the test pictures are in a cluster that stands for their range of yaw; clusters of the same sizes that know nothing reach {chance:.0f} %. "
+    f"At the end {overall:.0f} % of the test pictures are in a cluster that stands for their range of yaw; clusters of the same sizes that know nothing reach {chance:.0f} %, "
+    f"and as many clusters of the *true* 68 points {bound:.0f} %. The adjusted mutual information of clusters and ranges, which is 0 for clusters that know nothing and 1 for the ranges "
+    f"themselves, is {mutual:.2f}. A linear map reads the yaw from the codes with $R^2 = {legible:.2f}$ on pictures that it was not fitted to. "
     + (
-        "So the codes know something of the pose, though nobody told them."
+        "So the codes know a good deal of the pose, though nobody told them; "
+        if legible > 0.3
+        else "So the codes know little of the pose; "
+    )
+    + (
+        "and their clusters show it."
         if overall > chance + 10
-        else "That is not clearly more: these codes do not know the yaw."
+        else "but they know other things too, where the face is and how large, and k-means divides by those as readily."
     )
     if chance is not None
     else ""

@@ -389,6 +389,9 @@ def test_poses_are_those_of_the_last_round(chain):
     plus = chain[DULDPlusPlus]
     labels = plus.networks["labels"]
     assert torch.equal(plus.poses(Squares())[labels.images], labels.poses)
+    codes = plus.codes(Squares())
+    assert codes.shape == (len(Squares()), plus.code)
+    assert codes.std(0).max() > 0
 
 
 def test_representations_are_the_descriptors_at_the_landmarks(chain):

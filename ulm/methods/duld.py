@@ -294,8 +294,8 @@ class DULDPlusPlus(PoseProxy):
         return F.normalize(codes, dim=1) if self.unit_codes else codes
 
     @torch.no_grad()
-    def poses(self, dataset: Dataset) -> Tensor:
-        """The pose cluster of each image of ``dataset``, int64 ``(n,)``: what Figure 7 compares with yaw.
+    def codes(self, dataset: Dataset) -> Tensor:
+        """The pose code phi of each image of ``dataset``, float32 ``(n, code)``, as it is clustered.
 
         Raises:
             InputError: Before ``fit``, or if the images are smaller than the latents.
@@ -303,8 +303,16 @@ class DULDPlusPlus(PoseProxy):
         self._ready()
         data = OnFeatures._check_data(self, dataset)
         parts = torch.arange(len(data)).split(self.micro_batch)
-        codes = [self._codes(self._heads(self.taps_of(data, part))[0]) for part in parts]
-        return torch.from_numpy(self.networks["clusters"].poses_of(torch.cat(codes)))
+        return torch.cat([self._codes(self._heads(self.taps_of(data, part))[0]) for part in parts])
+
+    def poses(self, dataset: Dataset) -> Tensor:
+        """The pose cluster of each image of ``dataset``, int64 ``(n,)``: what Figure 7 compares with yaw.
+
+        Raises:
+            InputError: Before ``fit``, or if the images are smaller than the latents.
+        """
+        codes = self.codes(dataset)
+        return torch.from_numpy(self.networks["clusters"].poses_of(codes))
 
 
 def _both(first: Taps, second: Taps) -> Taps:
