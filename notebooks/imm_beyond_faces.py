@@ -1428,16 +1428,6 @@ keep_swap("people")
 names_video = {"warps": "imm-talking-faces-k30", "video": "imm-talking-faces-k30-video"}
 
 
-def five(data):
-    """Which points, divided by what: MAFL's five, distance of the pupils."""
-    info = data.test.info
-    subset = "mafl-5" if "mafl-5" in dict(info.subsets) else None
-    return {
-        "subset": subset,
-        "normaliser": "pupils" if subset and info.normaliser != "box" else None,
-    }
-
-
 def measure(detector, data, regressor="imm"):
     """IMM's protocol: five points, all labels."""
     return evaluation.evaluate_detector(
@@ -1448,12 +1438,12 @@ def measure(detector, data, regressor="imm"):
         regressor=regressor,
         seed=seed,
         untrained=False,
-        **five(data),
+        **data.five,
     )
 
 
 talking, scores_video, best_video = select(
-    names_video, faces, "Table 1, VoxCeleb selfsup K=30", five(faces)["subset"]
+    names_video, faces, "Table 1, VoxCeleb selfsup K=30", faces.five["subset"]
 )
 tuned = load("imm-talking-faces-posed-k30")
 if tuned is None:

@@ -98,19 +98,9 @@ def load(name):
     return chapters.detector(name, profile, device, seed, retrain, models)
 
 
-def five(data):
-    """Which points, divided by what: MAFL's five, distance of the pupils."""
-    info = data.test.info
-    subset = "mafl-5" if "mafl-5" in dict(info.subsets) else None
-    return {
-        "subset": subset,
-        "normaliser": "pupils" if subset and info.normaliser != "box" else None,
-    }
-
-
 def measure(detector, data, **options):
     """IMM's protocol: five points, no intercept, all labels."""
-    chosen = {"labels": None, "regressor": "imm", "seed": seed, **five(data), **options}
+    chosen = {"labels": None, "regressor": "imm", "seed": seed, **data.five, **options}
     return evaluation.evaluate_detector(detector, data.test, data.fit, **chosen)
 
 
@@ -334,7 +324,7 @@ regressed = (
     else reports["selfsup K=10", "MAFL"]
 )
 groups = evaluation.subset_groups(
-    faces.test.info, five(faces)["subset"], shown["landmarks"].shape[1]
+    faces.test.info, faces.five["subset"], shown["landmarks"].shape[1]
 )
 figure = figures.discovered_and_regressed(
     shown["image"],
@@ -366,7 +356,7 @@ truth_fit, truth_test = (
     evaluation.select_points(found.truth, groups) for found in (fitted, tested)
 )
 norm = evaluation.normalising_lengths(
-    tested.truth, faces.test.info, tested.size, five(faces)["normaliser"]
+    tested.truth, faces.test.info, tested.size, faces.five["normaliser"]
 )
 efficiency = evaluation.sample_efficiency(
     fitted.found,

@@ -94,19 +94,9 @@ def load(name):
     return chapters.detector(name, profile, device, seed, retrain, models)
 
 
-def five(data):
-    """Which points, divided by what: MAFL's five, distance of the pupils."""
-    info = data.test.info
-    subset = "mafl-5" if "mafl-5" in dict(info.subsets) else None
-    return {
-        "subset": subset,
-        "normaliser": "pupils" if subset and info.normaliser != "box" else None,
-    }
-
-
 def measure(detector, data, **options):
     """Inter-Intra's protocol: five points, centred ridge, all labels."""
-    chosen = {"labels": None, "regressor": "inter-intra", "seed": seed, **five(data)}
+    chosen = {"labels": None, "regressor": "inter-intra", "seed": seed, **data.five}
     chosen |= options
     return evaluation.evaluate_detector(detector, data.test, data.fit, **chosen)
 
@@ -344,10 +334,10 @@ fitted, tested = (
     evaluation.detect(model, faces.test),
 )
 groups = evaluation.subset_groups(
-    faces.test.info, five(faces)["subset"], tested.truth.shape[1]
+    faces.test.info, faces.five["subset"], tested.truth.shape[1]
 )
 norm = evaluation.normalising_lengths(
-    tested.truth, faces.test.info, tested.size, five(faces)["normaliser"]
+    tested.truth, faces.test.info, tested.size, faces.five["normaliser"]
 )
 efficiency = evaluation.sample_efficiency(
     fitted.found,

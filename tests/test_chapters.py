@@ -1,5 +1,7 @@
 import json
 
+import pytest
+
 from ulm import chapters, figures, methods, runs, tables
 
 FACTS = {"dataset": "procedural:faces", "fingerprint": "0", "n_test": 3}
@@ -59,3 +61,12 @@ def test_models_of_ones_own_go_first(tmp_path):
     found = chapters.detector("imm-faces-k10", "smoke", "cpu", models=str(tmp_path))
     assert found is not None
     assert found.n_landmarks == 4
+
+
+@pytest.mark.parametrize(
+    ("standin", "subset", "normaliser"),
+    [("faces", "mafl-5", "pupils"), ("faces-posed", "mafl-5", None), ("birds", None, None)],
+)
+def test_five_points_are_mafls_where_there_are_such(standin, subset, normaliser):
+    data = chapters.data("auto", "", "mafl", f"procedural:{standin}", "smoke")
+    assert data.five == {"subset": subset, "normaliser": normaliser}

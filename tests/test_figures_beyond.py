@@ -1,11 +1,10 @@
 """Drawings of IMM beyond still faces."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
-from test_figures import pixels
+from test_figures import check_drawing, pixels
 
 from ulm import figures
 
@@ -40,14 +39,7 @@ DRAWINGS = {
 
 @pytest.mark.parametrize("name", DRAWINGS)
 def test_figures_are_closed_opaque_and_not_empty(images, points, name):
-    before = plt.get_fignums()
-    figure = DRAWINGS[name](images, points)
-    assert isinstance(figure, Figure)
-    assert plt.get_fignums() == before
-    assert figure.get_figwidth() <= figures.WIDTH + 0.01
-    drawn = pixels(figure)
-    assert (drawn[..., 3] == 255).all()
-    assert drawn[..., :3].std() > 5
+    check_drawing(lambda: DRAWINGS[name](images, points), titles=name == "small_curves")
 
 
 def test_missing_points_are_not_drawn(images, points):

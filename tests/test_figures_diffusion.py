@@ -1,12 +1,10 @@
 """Drawings of the diffusion chapters."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
-from matplotlib.figure import Figure
 from matplotlib.text import Text
-from test_figures import pixels
+from test_figures import check_drawing, pixels
 
 from ulm import figures, geometry
 
@@ -51,16 +49,7 @@ DRAWINGS = {
 
 @pytest.mark.parametrize("name", DRAWINGS)
 def test_figures_are_closed_opaque_and_not_empty(images, maps, name):
-    before = plt.get_fignums()
-    figure = DRAWINGS[name](images, maps)
-    assert isinstance(figure, Figure)
-    assert plt.get_fignums() == before
-    assert figure.get_figwidth() <= figures.WIDTH + 0.01
-    drawn = pixels(figure)
-    assert (drawn[..., 3] == 255).all()
-    assert np.ptp(drawn[..., :3]) > 100
-    assert not figure.get_suptitle()
-    assert not any(axis.get_title() for axis in figure.axes)
+    check_drawing(lambda: DRAWINGS[name](images, maps))
 
 
 def test_a_map_lies_where_the_image_has_its_place():

@@ -46,6 +46,17 @@ class Data:
         """Labelled images that nothing is fitted on."""
         return self._load("test", "test")
 
+    @property
+    def five(self) -> dict[str, str | None]:
+        """Options of :func:`ulm.evaluation.evaluate_detector`: MAFL's five points, divided by the pupils' distance.
+
+        Where the data set has no such subset all points are taken, and where it is measured by the box, as turned heads
+        are, so are they.
+        """
+        info = self.test.info
+        subset = "mafl-5" if "mafl-5" in dict(info.subsets) else None
+        return {"subset": subset, "normaliser": "pupils" if subset and info.normaliser != "box" else None}
+
     def _load(self, split: str, limit: str) -> CachedDataset:
         settings = runs.profile(self.profile)
         settings = settings[self.sizes] if self.sizes else settings
