@@ -691,7 +691,7 @@ Markdown(
     + (
         "and their clusters show it."
         if overall > chance + 10
-        else "but they know other things too, where the face is and how large, and k-means divides by those as readily."
+        else "but they tell other things apart too, and k-means divides by what varies most, whatever it is."
     )
     if chance is not None
     else ""
@@ -778,33 +778,40 @@ tables.styled(PHOTOGRAPHS, photographs) if photographs else Markdown(
     "Nothing has been recorded yet. The command is `python workflow/record.py --data coco:DATA/faces-ytf --method zero-shot --tune 600 -p region features`."
 )
 
+
 # %% tags=["hide-input"]
-text = []
-for column in ("forward", "backward"):
-    measured = {
+def on_photographs(column, *ids):
+    """Recorded errors by row, in the order of their size."""
+    found = {
         entry["row"].removeprefix(tables.OURS): entry["value"]
-        for entry in photographs
-        if entry["column"] == column
+        for entry in recorded
+        if entry["id"] in ids and entry["column"] == column
     }
-    if len(measured) > 1:
-        order = sorted(measured, key=measured.get)
-        text.append(
-            f"From best to worst, {column}: "
-            + ", ".join(f"{row} {measured[row]:.2f} %" for row in order)
-        )
-        peers = {
-            entry["row"].removeprefix(tables.OURS): entry["value"]
-            for entry in recorded
-            if entry["id"] in ("book/faces-ytf", "book/faces-ytf-stable-keypoints")
-            and entry["column"] == column
-            and "K=" in entry["row"]
-        }
-        if peers:
-            text.append(
-                "beside "
-                + ", ".join(f"{row} {value:.2f} %" for row, value in peers.items())
-            )
-Markdown("; ".join(text) + "." if text else "")
+    return dict(sorted(found.items(), key=lambda item: item[1]))
+
+
+def in_words(found):
+    return ", ".join(f"{row} {value:.2f} %" for row, value in found.items())
+
+
+sentences, ordered = [], []
+for column in ("forward", "backward"):
+    found = on_photographs(column, PHOTOGRAPHS)
+    peers = on_photographs(column, "book/faces-ytf", "book/faces-ytf-stable-keypoints")
+    peers = {row: value for row, value in peers.items() if "K=" in row}
+    sentences.append(
+        f"- {column}, from best to worst: {in_words(found)}; the other methods: {in_words(peers)}"
+    )
+    stages = [found.get(f"{kind} K=10") for kind in ("D-ULD++", "D-ULD", "ZeroShot")]
+    if None not in stages:
+        ordered.append(stages == sorted(stages))
+if ordered:
+    sentences.append(
+        "\nThe stages come in the paper's order, forward and backward."
+        if all(ordered)
+        else "\nThe stages do not come in the paper's order in both directions."
+    )
+Markdown("\n".join(sentences) if photographs else "")
 
 # %% [markdown]
 # And the people of `ulm data get people-lsp`, in sports and in every pose, from whose photographs the pocket model has learned likewise. With them go fourteen joints.
