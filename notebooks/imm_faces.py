@@ -25,7 +25,7 @@
 # | **You need** | [IMM, step by step](imm_method.ipynb); [the protocol](../book/protocol.md) |
 # | **Time** | 25 minutes to read, 3 minutes to run |
 # | **Computer** | any, no GPU; 2 GB of memory |
-# | **Data** | drawn here: 2,000 pictures of 64 × 64 pixels, most of them in the cache already; the detectors ship with the book |
+# | **Data** | drawn here: 7,000 pictures of 64 × 64 pixels; the detectors ship with the book |
 # ````
 #
 # This chapter has no new idea. It measures. Each detector was trained before, on drawn faces and on two CPU cores, and ships with the
@@ -345,12 +345,13 @@ figures.landmarks_on_images(more, model.predict(more))
 # ## Figure 3, right: how many labels?
 #
 # The landmarks were found without labels; the regressor needs some. How many? The paper answers with $K = 30$. With fewer than $2K = 60$
-# labelled pictures the fit has more unknowns than equations, and the solution of least norm is taken.
+# labelled pictures the fit has more unknowns than equations, and the solution of least norm is taken. More labelled pictures are drawn
+# for this than for the tables above.
 
 # %%
 model_30 = detectors.get(("selfsup K=30", "MAFL"))
 name_30 = "imm-faces-k30" if model_30 is not None else "untrained"
-fitted = evaluation.detect(model_30 or untrained, faces.fit)
+fitted = evaluation.detect(model_30 or untrained, faces.pool)
 tested = evaluation.detect(model_30 or untrained, faces.test)
 truth_fit, truth_test = (
     evaluation.select_points(found.truth, groups) for found in (fitted, tested)

@@ -22,6 +22,7 @@ def test_sizes_are_those_of_the_profile(tmp_path, monkeypatch):
     monkeypatch.setenv("ULM_CACHE", str(tmp_path))
     data, settings = chapters.data("auto", "", "mafl", "procedural:faces", "smoke"), runs.profile("smoke")
     assert (len(data.fit), len(data.test)) == (settings["fit"], settings["test"])
+    assert len(data.pool) == settings["pool"]
     assert data.fit.size == settings["size"]
     assert data.fit.fingerprint != data.test.fingerprint
 

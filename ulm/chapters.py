@@ -42,6 +42,11 @@ class Data:
         return self._load("train", "fit")
 
     @property
+    def pool(self) -> CachedDataset:
+        """Labelled images of ``train`` where a table asks how many are enough: more than ``fit``, which begins it."""
+        return self._load("train", "pool")
+
+    @property
     def test(self) -> CachedDataset:
         """Labelled images that nothing is fitted on."""
         return self._load("test", "test")

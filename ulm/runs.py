@@ -82,14 +82,15 @@ _DULD_PAPER: dict[str, Any] = {
 }
 
 # The one place that says what each profile sets. `data` is the number of training images drawn, `fit` the images that
-# regressors may use, `test` the images that errors are measured on, None: all; `diffusion` sets them for the chapters
-# whose predictions cost many passes of a U-Net, and how many views of an image are averaged; then each method's
-# hyperparameters.
+# regressors may use, `pool` those of the tables that ask how many are enough, `test` the images that errors are
+# measured on, None: all; `diffusion` sets them for the chapters whose predictions cost many passes of a U-Net, and how
+# many views of an image are averaged; then each method's hyperparameters.
 PROFILES: dict[str, dict[str, Any]] = {
     "smoke": {
         "size": 32,
         "data": 96,
         "fit": 64,
+        "pool": 64,
         "test": 48,
         "labels": 32,
         "repeats": 2,
@@ -155,6 +156,7 @@ PROFILES: dict[str, dict[str, Any]] = {
         "size": 64,
         "data": 4000,
         "fit": 500,
+        "pool": 5000,
         "test": 500,
         "labels": 300,
         "repeats": 10,
@@ -209,6 +211,7 @@ PROFILES: dict[str, dict[str, Any]] = {
         "size": 128,
         "data": None,
         "fit": None,
+        "pool": None,
         "test": None,
         "labels": None,
         "repeats": 10,
