@@ -288,6 +288,18 @@ sentences = [
     f"the baseline itself moves by {np.ptp(seeds[column, kind]['baseline']):.2f} points with the seed"
     for (column, kind), values in differences.items()
 ]
+if sentences:
+    unclear = [
+        values
+        for key, values in differences.items()
+        if abs(values.mean()) < np.ptp(seeds[key]["baseline"])
+    ]
+    sentences.append(
+        f"In {len(unclear)} of {len(differences)} comparisons the difference is smaller than what the seed does to the baseline: there this build cannot tell the two apart"
+    )
+    sentences.append(
+        "Two things are unlike the paper: the terms that all variants share here, and the length of the training, see the budget below"
+    )
 Markdown(". ".join(sentences) + "." if sentences else "")
 
 # %% [markdown]
