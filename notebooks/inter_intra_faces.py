@@ -452,7 +452,7 @@ Markdown(
 # %% [markdown]
 # ## Learning
 #
-# A detector keeps the history of its training. {numref}`fig-ii-faces-learning` shows the error of those that are there, on validation pictures with 68 points, as it was measured along the way.
+# A detector keeps the history of its training. {numref}`fig-ii-faces-learning` shows the error of those that are there, one of each kind, on validation pictures with 68 points, as it was measured along the way.
 
 # %% mystnb={"figure": {"caption": "Error while the detectors learned", "name": "fig-ii-faces-learning"}, "image": {"alt": "Learning curves of the variants that are in the zoo, beside dashed lines for the mean shape and an untrained network on turned faces"}} tags=["hide-input"]
 plain = evaluation.evaluate_detector(
@@ -468,9 +468,11 @@ levels = {"mean shape": plain.mean_shape_nme, "untrained network": plain.forward
 histories = {
     name.removeprefix("ii-faces-posed-"): model.history_
     for name, model in detectors.items()
-    if model is not None and any("forward_nme" in entry for entry in model.history_)
+    if model is not None
+    and "-seed" not in name
+    and any("forward_nme" in entry for entry in model.history_)
 }
-figures.learning_curves(histories, levels, ylabel="forward NME (%)")
+figures.learning_curves(histories, levels, ylabel="forward NME (%)", log=False)
 
 # %% tags=["hide-input"]
 budget = {
