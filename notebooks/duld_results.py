@@ -642,13 +642,13 @@ if posed:
         rising[f"step {entry['step']:,}"] = [entry[key] for key in keys]
     if yaw is not None:
         truth = np.digitize(yaw, EDGES[1:-1])
-        poses = load(posed).poses(cached(test, progress=False)).numpy()
+        codes = load(posed).codes(cached(test, progress=False))
+        poses = load(posed).networks["clusters"].poses_of(codes)
         chance = clustering.chance_level(poses, truth, "majority")
         overall = clustering.clustering_accuracy(poses, truth, "majority")
         mutual = adjusted_mutual_info_score(truth, poses)
-        codes = load(posed).codes(cached(test, progress=False)).numpy()
         ridge = RidgeCV(np.logspace(-2, 5, 8))
-        legible = cross_val_score(ridge, codes, yaw, cv=5, scoring="r2").mean()
+        legible = cross_val_score(ridge, codes.numpy(), yaw, cv=5, scoring="r2").mean()
         # What k-means could do: the same number of clusters of the true points, placed and scaled alike.
         points = np.asarray(test.column("landmarks"), float)
         points -= points.mean(1, keepdims=True)

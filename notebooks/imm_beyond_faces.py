@@ -800,14 +800,7 @@ ours = {row: value for row, value in measured.items() if row.startswith(tables.O
 if ours and tables.BASELINES[0] in measured:
     best, level = min(ours, key=ours.get), measured[tables.BASELINES[0]]
     share = 100 * ours[best] / level
-    text = (
-        f"{best.removeprefix(tables.OURS)} has {ours[best]:.2f} %, {share:.0f} % of the mean shape's {level:.2f} %. "
-        + (
-            "So it has learned next to nothing about bodies that a regressor could read. No part of a body keeps its place or its look here, and what two warps of one photograph share is above all its background."
-            if share > 90
-            else "So its landmarks know something of the body, in photographs that have nothing else in common."
-        )
-    )
+    text = f"{best.removeprefix(tables.OURS)} has {ours[best]:.2f} %, {share:.0f} % of the mean shape's {level:.2f} %."
 else:
     text = ""
 Markdown(text)

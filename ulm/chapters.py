@@ -10,7 +10,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from ulm import datasets, methods, runs, zoo
-from ulm.datasets import CachedDataset
+from ulm.datasets import CachedDataset, Dataset
 from ulm.datasets.real import SOURCES
 from ulm.methods import Detector
 
@@ -58,16 +58,19 @@ class Data:
         Where the data set has no such subset all points are taken, and where it is measured by the box, as turned heads
         are, so are they.
         """
-        info = self.test.info
+        info = self._wanted("test", "test").info
         subset = "mafl-5" if "mafl-5" in dict(info.subsets) else None
         return {"subset": subset, "normaliser": "pupils" if subset and info.normaliser != "box" else None}
 
     def _load(self, split: str, limit: str) -> CachedDataset:
+        # Bars tell of time, and the outputs of smoke runs are compared.
+        return datasets.cached(self._wanted(split, limit), progress=self.profile != "smoke")
+
+    def _wanted(self, split: str, limit: str) -> Dataset:
+        """The images, not drawn or read yet."""
         settings = runs.profile(self.profile)
         settings = settings[self.sizes] if self.sizes else settings
-        wanted = datasets.load(self.spec, split, settings["size"], settings[limit])
-        # Bars tell of time, and the outputs of smoke runs are compared.
-        return datasets.cached(wanted, progress=self.profile != "smoke")
+        return datasets.load(self.spec, split, settings["size"], settings[limit])
 
 
 def data(dataset: str, data_root: str, paper: str, standin: str, profile: str, sizes: str = "") -> Data:
