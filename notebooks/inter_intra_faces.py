@@ -155,7 +155,7 @@ pd.DataFrame(baselines).round(2)
 #
 # Four variants: the *baseline*, a single drawing from view to view; with the stranger (*+ inter*); with the way back (*+ cycle*); and with both (*all*). The paper's rows are trained on a
 # core that was trained on labelled people, and so are ours in the same rows; their core saw drawn people. In the profile `laptop` every variant has two terms beside the paper's
-# loss, equivariance and separation: with that loss alone landmarks still jump about after as few steps as two cores can make. They take from the differences between the rows. The rows *ours: ... from scratch* are the experiment that the paper
+# loss, equivariance and separation: with that loss alone landmarks still jump about after as few steps as two cores can make. They may take from the differences between the rows. The rows *ours: ... from scratch* are the experiment that the paper
 # announces and leaves out. They are the ones that have seen no label at all.
 
 # %%
