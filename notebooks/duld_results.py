@@ -45,8 +45,10 @@ backbone: str = "auto"  # auto: what the profile says; or pocket, a folder, a hu
 models: str = ""  # folder of further models, named like the zoo's; they go first
 
 # %% tags=["hide-input"]
+import json
 import warnings
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -900,6 +902,42 @@ Markdown(
 )
 
 # %% [markdown]
+# ## At full size
+#
+# What does a step take with Stable Diffusion 1.5? Shapes suffice to count: `python benchmarks/duld_step.py` sends a batch of twelve pictures of 512 × 512 and a warped copy of each through the pipeline, all
+# twelve taps, the aggregation, both heads and the loss, forwards and backwards, on a device that has shapes and no weights. A multiplication and an addition are two operations. Bytes are those of all tensors that are
+# alive at once, with the frozen networks in half precision and what learns in single. The features of eleven timesteps would not fit if all of the aggregation were kept for its gradients; so with more than one
+# timestep it is computed again, timestep by timestep, on the way back.
+
+# %% tags=["hide-input", "nbval-ignore-output"]
+counted = Path("results/benchmarks.json")
+counts = json.loads(counted.read_text()) if counted.is_file() else {}
+walks = {"one timestep": "duld_step", "inversion": "duld_step_inversion"}
+shown = {
+    "tflop_step": "10¹² operations a step",
+    "tflop_step_with_cached_features": "… with features kept",
+    "gigabytes_step": "GB at most",
+    "megabytes_of_features_kept_an_image": "MB of features a picture",
+}
+pd.DataFrame(
+    {
+        walk: {words: counts[name][key] for key, words in shown.items()}
+        for walk, name in walks.items()
+        if name in counts
+    }
+).T.rename_axis("features from")
+
+# %% tags=["hide-input", "nbval-ignore-output"]
+rounds = [counts[n] for n in ("clustering", "clustering_overlapping") if n in counts]
+Markdown(
+    " ".join(
+        f"A round's k-means, {r['count']:,} descriptors of {r['length']} numbers into {r['clusters']} clusters of spread {r['spread']}, took {r['seconds']:.0f} seconds and "
+        f"{r['peak_gigabytes']:.1f} GB ({r['provenance']['device']})."
+        for r in rounds
+    )
+)
+
+# %% [markdown]
 # ## Exercises
 #
 # ```{admonition} Exercise 1
@@ -920,7 +958,7 @@ Markdown(
 # ```bash
 # ulm run notebooks/duld_results -p profile paper -p data_root DATA -p retrain True
 # ```
-# The profile `paper` names the backbone, `stable-diffusion-v1-5/stable-diffusion-v1-5`, which is fetched once, and the published numbers of steps.
+# The profile `paper` names the backbone, `stable-diffusion-v1-5/stable-diffusion-v1-5`, which is fetched once, and the published numbers of steps. [At full size](#at-full-size) says what a step takes.
 # ````
 #
 # ## You have seen

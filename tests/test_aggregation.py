@@ -173,6 +173,29 @@ def test_gradients_reach_all_bottlenecks_and_mixing_weights() -> None:
     assert network.mixing_weights.grad.count_nonzero() == 6
 
 
+def test_what_is_kept_for_gradients_does_not_grow_with_timesteps() -> None:
+    kept = []
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept.append(tensor)
+        return tensor
+
+    numbers, gradients = [], []
+    for timesteps in (1, 2, 8):
+        torch.manual_seed(0)
+        network, kept[:] = Aggregator(CHANNELS, timesteps, 24, 8), []
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            total = network(_features()[:1] * timesteps)
+        storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in kept}
+        numbers.append(sum(storages.values()))
+        total.square().sum().backward()
+        gradients.append(network.bottlenecks[0].conv1[0].weight.grad)
+    assert numbers[2] < numbers[0]
+    # The same taps at each timestep: the sum, hence the gradient, is that of one.
+    torch.testing.assert_close(gradients[1], gradients[0])
+    torch.testing.assert_close(gradients[2], gradients[0])
+
+
 def test_starts_with_kaiming_weights() -> None:
     torch.manual_seed(0)
     block = Aggregator([640]).bottlenecks[0]

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ulm.errors import InputError
 
@@ -181,12 +182,21 @@ class Aggregator(nn.Module):
             InputError: For another number of timesteps, of layers or of channels.
         """
         self._check(features)
-        kind, late = self.mixing_weights.dtype, self.resize == "after"
-        total: Tensor | float = 0.0
+        total = self.mixing_weights.new_zeros(())
         for weights, taps in zip(self.mixture, features, strict=True):
-            for weight, bottleneck, tap in zip(weights, self.bottlenecks, taps, strict=True):
-                # Under autocast a bottleneck may return half precision: the sum does not.
-                total = total + weight * bottleneck(tap.to(kind), self.size, late).to(kind)
+            if self.n_timesteps > 1 and torch.is_grad_enabled():
+                # Made again in the backward pass: eleven timesteps of twelve images would be some 80 GB.
+                total = checkpoint(self._add, total, weights, *taps, use_reentrant=False, preserve_rng_state=False)
+            else:
+                total = self._add(total, weights, *taps)
+        return total
+
+    def _add(self, total: Tensor, weights: Tensor, *taps: Tensor) -> Tensor:
+        """``total + sum_l w_l B_l(r_l)`` of one timestep."""
+        kind, late = self.mixing_weights.dtype, self.resize == "after"
+        for weight, bottleneck, tap in zip(weights, self.bottlenecks, taps, strict=True):
+            # Under autocast a bottleneck may return half precision: the sum does not.
+            total = total + weight * bottleneck(tap.to(kind), self.size, late).to(kind)
         return total
 
     def _check(self, features: Sequence[Sequence[Tensor]]) -> None:
