@@ -825,6 +825,30 @@ tables.styled(PEOPLE, photographs_people) if photographs_people else Markdown(
     "Nothing has been recorded yet. The command is `python workflow/record.py --data coco:DATA/people-lsp --name people-lsp --method zero-shot --tune 600 -p region features`."
 )
 
+# %% tags=["hide-input"]
+with_people = on_photographs("forward", PEOPLE)
+peers = {
+    row: value
+    for row, value in on_photographs("forward", "book/people-lsp").items()
+    if "K=" in row
+}
+ahead = [
+    row
+    for row, value in with_people.items()
+    if "K=" in row and value < with_people["mean shape"]
+]
+Markdown(
+    f"Forward, from best to worst: {in_words(with_people)}"
+    + (f"; trained on the same photographs: {in_words(peers)}" if peers else "")
+    + (
+        f". Better than the mean shape: {', '.join(ahead)}."
+        if ahead
+        else ". Nothing is better than the mean shape: the features of this small model do not tell the parts of a person apart."
+    )
+    if photographs_people
+    else ""
+)
+
 # %% [markdown]
 # ## Learning
 #

@@ -781,7 +781,7 @@ Markdown(
 #
 # Leeds Sports Pose shows people in sports, running, jumping, upside down, each in another place and in other clothes. There are no videos, so the pairs are two warps of one photograph, and there are two thousand
 # photographs to learn from, with one person each. What was measured on those of the test split, with the 14 joints, is below; the pictures may not be shown. The command is
-# `python workflow/record.py --data coco:DATA/people-lsp --name people-lsp --landmarks 20`.
+# `python workflow/record.py --data coco:DATA/people-lsp --name people-lsp --landmarks 20 --steps 4000`.
 
 # %% tags=["hide-input", "nbval-ignore-output"]
 PHOTOGRAPHS = "book/people-lsp"

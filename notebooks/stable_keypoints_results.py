@@ -140,9 +140,8 @@ def cut(scene, which):
         if scene in VIDEOS and found.spec.startswith("procedural:"):
             split = "test" if which == "test" else "train"
             frames = datasets.load(found.spec, split, sizes["size"])
-            wanted = min(sizes[which] or len(frames), len(frames))
-            chosen = np.linspace(0, len(frames) - 1, wanted).round().astype(int)
-            cuts[scene, which] = cached(Subset(frames, chosen), progress=not quick)
+            chosen = datasets.spread(frames, sizes[which] or len(frames))
+            cuts[scene, which] = cached(chosen, progress=not quick)
         else:
             cuts[scene, which] = getattr(found, which)
     return cuts[scene, which]

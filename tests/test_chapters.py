@@ -27,6 +27,20 @@ def test_sizes_are_those_of_the_profile(tmp_path, monkeypatch):
     assert data.fit.fingerprint != data.test.fingerprint
 
 
+def test_labelled_frames_are_of_many_people(tmp_path, monkeypatch):
+    monkeypatch.setenv("ULM_CACHE", str(tmp_path))
+    settings = {**runs.profile("smoke"), "size": 16, "data": 64, "fit": 8, "pool": 8}
+    monkeypatch.setitem(runs.PROFILES, "smoke", settings)
+    data = chapters.data("auto", "", "human36m", "procedural:people", "smoke")
+    assert len(set(data.fit.column("video"))) == 4
+    assert len(set(data.pool.column("video"))) == 1
+    trained = [data.train[place] for place in range(64)]
+    assert all(any((frame["image"] == other["image"]).all() for other in trained) for frame in data.fit)
+    # Nothing moves in pictures: the first are as good as any.
+    faces = chapters.data("auto", "", "mafl", "procedural:faces", "smoke")
+    assert faces.fit.fingerprint == faces.pool.fingerprint
+
+
 def test_numbers_and_pictures_are_valid_records(tmp_path, monkeypatch):
     monkeypatch.setenv("ULM_NUMBERS", str(tmp_path))
     record = chapters.Record("imm_faces", "smoke", "cpu")

@@ -38,12 +38,14 @@ class Data:
 
     @property
     def fit(self) -> CachedDataset:
-        """Labelled images that regressors may be fitted on: the first of ``train``."""
-        return self._load("train", "fit")
+        """Labelled images of ``train`` that regressors may be fitted on, see :func:`ulm.datasets.labelled`."""
+        settings = self._settings
+        chosen = datasets.labelled(self.spec, settings["size"], settings["data"], settings["fit"])
+        return datasets.cached(chosen, progress=self.profile != "smoke")
 
     @property
     def pool(self) -> CachedDataset:
-        """Labelled images of ``train`` where a table asks how many are enough: more than ``fit``, which begins it."""
+        """Labelled images of ``train`` where a table asks how many are enough: more than in ``fit``."""
         return self._load("train", "pool")
 
     @property
@@ -68,9 +70,12 @@ class Data:
 
     def _wanted(self, split: str, limit: str) -> Dataset:
         """The images, not drawn or read yet."""
+        return datasets.load(self.spec, split, self._settings["size"], self._settings[limit])
+
+    @property
+    def _settings(self) -> Mapping[str, Any]:
         settings = runs.profile(self.profile)
-        settings = settings[self.sizes] if self.sizes else settings
-        return datasets.load(self.spec, split, settings["size"], settings[limit])
+        return settings[self.sizes] if self.sizes else settings
 
 
 def data(dataset: str, data_root: str, paper: str, standin: str, profile: str, sizes: str = "") -> Data:

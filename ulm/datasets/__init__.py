@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ulm.datasets.base import SPLITS, Dataset, Info, Sample, Subset
+from ulm.datasets.base import SPLITS, Dataset, Info, Sample, Subset, spread
 from ulm.datasets.cache import CachedDataset, cache_folder, cached
 from ulm.datasets.real.base import Problem
 from ulm.errors import InputError
@@ -22,8 +22,10 @@ __all__ = [
     "cache_folder",
     "cached",
     "check",
+    "labelled",
     "listing",
     "load",
+    "spread",
 ]
 
 
@@ -63,6 +65,28 @@ def load(spec: str, split: str = "train", size: int = 128, limit: int | None = N
     if kind in SOURCES:
         return SOURCES[kind].load(rest, split, size, limit)
     return _LOADERS[kind][1](rest, split, size, limit)
+
+
+def labelled(spec: str, size: int, of: int | None, n: int | None, split: str = "train") -> Dataset:
+    """``n`` images of a split whose labels are looked at.
+
+    Drawn data sets begin with the first video, and a regressor that is fitted on the first ``n`` frames knows as few
+    people as there are videos in them. So of videos frames are evenly spread.
+
+    Args:
+        spec: See :func:`load`.
+        size: Side of the images in pixels.
+        of: Images of the split that are in use otherwise; None: all.
+        n: Most images; None: all.
+        split: See :func:`load`.
+
+    Returns:
+        The first ``n`` images, or frames of as many of the first ``of`` images' videos as there are.
+    """
+    frames = load(spec, split, size, of)
+    if n is None or n >= len(frames) or frames[0].get("video") is None:
+        return load(spec, split, size, n)
+    return spread(frames, n)
 
 
 def check(spec: str) -> list[Problem]:

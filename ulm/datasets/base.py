@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -99,6 +100,11 @@ class Subset(Dataset):
         from ulm.datasets.hashing import digest
 
         return digest(self.dataset.fingerprint, self.indices)
+
+
+def spread(dataset: Dataset, n: int) -> Subset:
+    """``n`` items of ``dataset``, evenly spread from the first to the last; all, if there are no more."""
+    return Subset(dataset, np.linspace(0, len(dataset) - 1, min(n, len(dataset))).round().astype(int))
 
 
 def check_index(index: int, length: int) -> int:

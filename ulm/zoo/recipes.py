@@ -409,11 +409,11 @@ def _monitor(recipe: Recipe, sizes: dict[str, Any]) -> Monitor | None:
     if recipe.method not in ("imm", "inter-intra", *STAGES):
         return None
     most = 100 if recipe.method in STAGES else 200
-    labelled = datasets.load(recipe.spec, "train", sizes["size"], sizes["fit"])
+    labelled = datasets.labelled(recipe.spec, sizes["size"], sizes["data"], sizes["fit"])
     if not len(labelled[0]["landmarks"]):
         # Digits and toys have no annotation to compare with.
         return None
-    validation = datasets.load(recipe.spec, "val", sizes["size"], min(most, sizes["test"] or most))
+    validation = datasets.labelled(recipe.spec, sizes["size"], None, min(most, sizes["test"] or most), "val")
     measure = evaluation.monitor(validation, labelled, labels=min(most, sizes["labels"] or 300))
     yaws = datasets.cached(validation, progress=False).column("yaw") if recipe.method == "d-uld++" else None
 
