@@ -411,7 +411,7 @@ def test_the_monitor_of_the_zoo_tells_of_poses(chain):
     from ulm.zoo import recipes
 
     recipe = recipes.RECIPES["d-uld-plus-plus-faces-posed-k10"]
-    sizes = {"size": 32, "fit": 12, "test": 12, "labels": 8}
+    sizes = {"size": 32, "data": 12, "fit": 12, "test": 12, "labels": 8}
     found = recipes._monitor(recipe, sizes)(chain[DULDPlusPlus], 1)
     assert {"forward_nme", "backward_nme", "mean_shape_nme"} < set(found)
     assert any(name.startswith("pose_accuracy_") and 0 <= value <= 100 for name, value in found.items())
