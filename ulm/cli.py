@@ -446,7 +446,8 @@ def _test_and_fit(
     fit_split = fit_split or ("train" if same or fit_data.startswith("procedural:") else "all")
     drawn, fit_drawn = (spec.startswith("procedural:") for spec in (data, fit_data))
     test = datasets.load(data, split, size, limit or (laptop["test"] if drawn else None))
-    images = datasets.load(fit_data, fit_split, size, laptop["fit"] if fit_drawn else None)
+    of, n = (laptop["data"], laptop["fit"]) if fit_drawn else (None, None)
+    images = datasets.labelled(fit_data, size, of, n, fit_split)
     names, fit_names = test.info.landmark_names, images.info.landmark_names
     if not names or not fit_names:
         raise InputError(f"found no landmarks in {fit_data if names else data}, expected labelled images: {_LABELLED}")
