@@ -816,7 +816,7 @@ if ours and tables.BASELINES[0] in measured:
             else "."
         )
     if share >= 100:
-        text += " The landmarks of IMM do not tell joints: two warps of one photograph ask for places that can be found again, and walls and lawns have such places too."
+        text += " The landmarks of IMM tell nothing of the joints here."
 else:
     text = ""
 Markdown(text)
