@@ -32,7 +32,7 @@
 # are made; every number is computed from them when the page is made. A cell without a model stays empty, and the last section lists it.
 #
 # In this release ZeroShot and all stages are trained on the turned faces with $K = 10$, for as many steps as the last table of *Learning* says, on a diffusion model of 13 million parameters that
-# has seen drawings alone. Cats, and D-ULD++ with $K = 20$, are not made yet. The paper's numbers come from photographs and Stable Diffusion; compare orders and shares of the mean shape's error, not digits.
+# has seen drawings alone. Cats are not made yet. The paper's numbers come from photographs and Stable Diffusion; compare orders and shares of the mean shape's error, not digits.
 
 # %% tags=["parameters"]
 profile: str = "laptop"  # smoke, laptop or paper: how much is computed
