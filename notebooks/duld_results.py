@@ -982,7 +982,7 @@ Markdown(
 # ```bash
 # ulm run notebooks/duld_results -p profile paper -p data_root DATA -p retrain True
 # ```
-# The profile `paper` names the backbone, `stable-diffusion-v1-5/stable-diffusion-v1-5`, which is fetched once, and the published numbers of steps. [At full size](#at-full-size) says what a step takes.
+# The profile `paper` names the backbone, `stable-diffusion-v1-5/stable-diffusion-v1-5`, which is fetched once, and the published numbers of steps. The section *At full size* above says what a step takes.
 # ````
 #
 # ## You have seen
