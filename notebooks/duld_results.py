@@ -843,7 +843,7 @@ Markdown(
     + (
         f". Better than the mean shape: {', '.join(ahead)}."
         if ahead
-        else ". Nothing is better than the mean shape: the features of this small model do not tell the parts of a person apart."
+        else ". Nothing is better than the mean shape."
     )
     if photographs_people
     else ""

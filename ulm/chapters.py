@@ -40,8 +40,7 @@ class Data:
     def fit(self) -> CachedDataset:
         """Labelled images of ``train`` that regressors may be fitted on, see :func:`ulm.datasets.labelled`."""
         settings = self._settings
-        chosen = datasets.labelled(self.spec, settings["size"], settings["data"], settings["fit"])
-        return datasets.cached(chosen, progress=self.profile != "smoke")
+        return self._kept(datasets.labelled(self.spec, settings["size"], settings["data"], settings["fit"]))
 
     @property
     def pool(self) -> CachedDataset:
@@ -65,8 +64,11 @@ class Data:
         return {"subset": subset, "normaliser": "pupils" if subset and info.normaliser != "box" else None}
 
     def _load(self, split: str, limit: str) -> CachedDataset:
+        return self._kept(self._wanted(split, limit))
+
+    def _kept(self, images: Dataset) -> CachedDataset:
         # Bars tell of time, and the outputs of smoke runs are compared.
-        return datasets.cached(self._wanted(split, limit), progress=self.profile != "smoke")
+        return datasets.cached(images, progress=self.profile != "smoke")
 
     def _wanted(self, split: str, limit: str) -> Dataset:
         """The images, not drawn or read yet."""
