@@ -19,6 +19,8 @@ export PYTHON REPOSITORY_URL SNAKEFLAGS
 BIN := .venv/bin
 STAMP := .venv/.installed
 BUILD := $(BIN)/python workflow/build.py
+# Tests of one file stay in one process, each process with one thread; more than four would only need more memory.
+WORKERS := -n $(if $(filter all,$(CORES)),auto,$(CORES)) --maxprocesses 4 --dist loadfile
 
 .PHONY: book test lab status sync clean
 .DEFAULT_GOAL := book
@@ -33,9 +35,9 @@ test: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/pytest $(WORKERS)
 	$(BUILD) book --trial --profile smoke --cores "$(CORES)"
-	$(BUILD) nbval
+	$(BUILD) nbval --cores "$(CORES)"
 	$(BIN)/pytest -m book
 
 lab: $(STAMP)

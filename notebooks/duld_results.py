@@ -47,6 +47,7 @@ models: str = ""  # folder of further models, named like the zoo's; they go firs
 # %% tags=["hide-input"]
 import json
 import warnings
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -169,13 +170,16 @@ def look(name, column):
         model, told = load(name.removesuffix(TOLD)), name.endswith(TOLD)
         looked[key] = []
         for part in (data[column].fit, data[column].test):
-            # All models look at features of the same pictures: these are made once and kept.
-            keeps = hasattr(model, "represent") and part.size == model.image_size
-            looking = Found(model.represent(part, told)[0]) if keeps else model
+            looking = model
+            if hasattr(model, "predict_all"):
+                # All models look at features of the same pictures: these are made once and kept.
+                pixels = part.size / model.image_size
+                looking = Found(model.predict_all(part, told) * pixels)
             looked[key].append(evaluation.detect(looking, part))
     return looked[key]
 
 
+@cache
 def measure(name, column, **changes):
     """Forward and backward error of one model in one column."""
     chosen = dict(

@@ -405,6 +405,14 @@ def test_representations_are_the_descriptors_at_the_landmarks(chain):
     assert known.any()
     assert torch.equal(known, descriptors.isfinite().all(-1))
     assert torch.allclose(descriptors[known].norm(dim=-1), torch.ones(int(known.sum())), atol=1e-5)
+    assert torch.equal(places.nan_to_num(-1), plus.predict_all(squares).nan_to_num(-1))
+    with pytest.raises(InputError, match="no boxes"):
+        plus.predict_all(Squares(boxes=False), boxes=True)
+    given = torch.stack([squares[i]["box"] for i in range(len(squares))])
+    inside, told = plus.predict(images, boxes=given), plus.predict_all(squares, boxes=True)
+    told *= images.shape[-1] / plus.image_size
+    assert torch.isclose(told, inside, atol=1e-3, equal_nan=True).float().mean() > 0.7
+    assert told.isfinite().any()
 
 
 def test_the_monitor_of_the_zoo_tells_of_poses(chain):

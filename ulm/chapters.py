@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -31,23 +32,23 @@ class Data:
     profile: str
     sizes: str = ""
 
-    @property
+    @cached_property
     def train(self) -> CachedDataset:
         """Images to discover landmarks on; their labels are not looked at."""
         return self._load("train", "data")
 
-    @property
+    @cached_property
     def fit(self) -> CachedDataset:
         """Labelled images of ``train`` that regressors may be fitted on, see :func:`ulm.datasets.labelled`."""
         settings = self._settings
         return self._kept(datasets.labelled(self.spec, settings["size"], settings["data"], settings["fit"]))
 
-    @property
+    @cached_property
     def pool(self) -> CachedDataset:
         """Labelled images of ``train`` where a table asks how many are enough: more than in ``fit``."""
         return self._load("train", "pool")
 
-    @property
+    @cached_property
     def test(self) -> CachedDataset:
         """Labelled images that nothing is fitted on."""
         return self._load("test", "test")

@@ -120,8 +120,11 @@ def render(profile: str, base: Path) -> int:
     return 0
 
 
-def nbval() -> int:
-    """Execute the executed smoke notebooks again, in the same folder and with the same threads, and compare."""
+def nbval(cores: str) -> int:
+    """Execute the executed smoke notebooks again, in the same folder and with the same threads, and compare.
+
+    As many notebooks at a time as there are cores.
+    """
     files = [str(BUILD / "runs" / "smoke" / f"{page}.ipynb") for page in notebooks(ROOT)]
     environment = {
         **os.environ,
@@ -133,6 +136,7 @@ def nbval() -> int:
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",
     }
     options = ["--nbval", "--nbval-sanitize-with", "workflow/sanitize.cfg", "-p", "compare", "--override-ini=addopts="]
+    options += ["-n", str(count(cores)), "--dist", "loadfile"]
     command = [sys.executable, "-m", "pytest", "-q", *options, *files]
     return subprocess.run(command, env=environment).returncode
 
@@ -168,7 +172,7 @@ def main() -> int:
         return sync()
     with only_one() as lock:
         if arguments.command == "nbval":
-            return nbval()
+            return nbval(arguments.cores)
         code = run(arguments.profile, arguments.cores, arguments.data_root, arguments.device, lock)
         if code or arguments.command == "run" or dry_run():
             return code

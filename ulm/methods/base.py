@@ -43,3 +43,32 @@ class Detector(Trainable):
         if not found:
             return torch.empty(0, self.n_landmarks, 2)
         return torch.cat(found) * torch.tensor([width / self.image_size, height / self.image_size])
+
+
+class Redrawer(Detector):
+    """Base of detectors that learn by drawing; a sub-class also defines :meth:`_generate`, from what ``pose`` finds."""
+
+    def _generate(self, source: Tensor, code: Tensor) -> Tensor:
+        """Draw ``(B, 3, S, S)`` from the look of such images and what the network ``pose`` found in others."""
+        raise TypeError(f"{type(self).__name__} draws nothing")
+
+    @torch.no_grad()
+    def reconstruct(self, source: Tensor, target: Tensor) -> Tensor:
+        """Redraw ``target`` from the appearance of ``source`` and the landmarks of ``target``.
+
+        Args:
+            source: ``(B, 3, H, W)`` in [0, 1].
+            target: The same; with another subject than the source's, this is what Inter-Intra calls I_a (equation 3).
+
+        Returns:
+            ``(B, 3, S, S)`` in [0, 1], S = ``image_size``, on the CPU.
+
+        Raises:
+            InputError: If the model holds its detector only.
+        """
+        self._ready()
+        if "generator" not in self.networks:
+            raise InputError("this model holds its detector only; train one with `ulm fit` to have a generator")
+        self.networks.eval()
+        code = self.networks["pose"](self._prepare(target))
+        return self._generate(self._prepare(source), code).clamp(0, 1).cpu()

@@ -27,7 +27,7 @@ on the budget.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -331,9 +331,8 @@ class OnFeatures(OnDiffusion):
             found.append(self._locate(taps, self._masks(taps, boxes)))
         return torch.cat(found)
 
-    @torch.no_grad()
-    def represent(self, dataset: Dataset, boxes: bool = False) -> tuple[Tensor, Tensor]:
-        """Landmarks of all images, and the descriptors at them: what D-ULD's Table 3 asks the clusters' quality of.
+    def predict_all(self, dataset: Dataset, boxes: bool = False) -> Tensor:
+        """Landmarks of all images of a data set, as :meth:`predict` finds them.
 
         Features are kept as far as ``budget`` goes, so that models with the same features look at an image once.
 
@@ -343,12 +342,38 @@ class OnFeatures(OnDiffusion):
                 :meth:`predict`.
 
         Returns:
-            ``(n, K, 2)`` pixels of ``image_size`` and ``(n, K, D)`` descriptors of length 1, both on the CPU; NaN where
-            a landmark is missing.
+            ``(n, K, 2)`` pixels of ``image_size`` on the CPU; NaN where a landmark is missing.
 
         Raises:
             InputError: Before ``fit``, if the images are smaller than the latents, or for ``boxes`` that are not there.
         """
+        return torch.cat([found.cpu() for *_, found in self._walk_through(dataset, boxes)])
+
+    def represent(self, dataset: Dataset, boxes: bool = False) -> tuple[Tensor, Tensor]:
+        """Landmarks of all images, and the descriptors at them: what D-ULD's Table 3 asks the clusters' quality of.
+
+        Args:
+            dataset: See :meth:`predict_all`.
+            boxes: The same.
+
+        Returns:
+            ``(n, K, 2)`` pixels of ``image_size`` and ``(n, K, D)`` descriptors of length 1, both on the CPU; NaN where
+            a landmark is missing.
+
+        Raises:
+            InputError: See :meth:`predict_all`.
+        """
+        places, descriptors = [], []
+        for taps, masks, found in self._walk_through(dataset, boxes):
+            with torch.no_grad():
+                there = bootstrapping.sample_descriptors(self._descriptors(taps, masks), found, self.image_size)
+            places.append(found.cpu())
+            descriptors.append(F.normalize(there, dim=-1).cpu())
+        return torch.cat(places), torch.cat(descriptors)
+
+    @torch.no_grad()
+    def _walk_through(self, dataset: Dataset, boxes: bool) -> Iterator[tuple[Taps, Tensor, Tensor]]:
+        """Taps, regions and landmarks, ``micro_batch`` images at a time."""
         self._ready()
         data = OnDiffusion._check_data(self, dataset)
         known = data.column("box") if boxes else None
@@ -356,15 +381,10 @@ class OnFeatures(OnDiffusion):
             raise InputError(f"found no boxes in {data.info.name}, expected some for boxes=True")
         if known is not None:
             known = self._scaled(known, data.images)
-        places, descriptors = [], []
         for part in torch.arange(len(data)).split(self.micro_batch):
             taps = self.taps_of(data, part)
             masks = self._masks(taps, None if known is None else known[part])
-            found = self._locate(taps, masks).to(taps[0][0])
-            there = bootstrapping.sample_descriptors(self._descriptors(taps, masks), found, self.image_size)
-            places.append(found.cpu())
-            descriptors.append(F.normalize(there, dim=-1).cpu())
-        return torch.cat(places), torch.cat(descriptors)
+            yield taps, masks, self._locate(taps, masks).to(taps[0][0])
 
     def _descriptors(self, taps: Taps, masks: Tensor) -> Tensor:
         """What is clustered, at every cell: ``(B, D, S, S)``; ``masks`` are the regions."""

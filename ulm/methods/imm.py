@@ -36,7 +36,7 @@ from ulm import geometry, zoo
 from ulm.datasets.cache import CachedDataset
 from ulm.errors import InputError
 from ulm.geometry import Warp
-from ulm.methods.base import Detector
+from ulm.methods.base import Redrawer
 from ulm.methods.training import cosine
 from ulm.networks import imm as networks
 from ulm.networks import perceptual as perceptual_networks
@@ -82,7 +82,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
 }
 
 
-class IMM(Detector):
+class IMM(Redrawer):
     """IMM as a detector.
 
     Args:
@@ -213,27 +213,6 @@ class IMM(Detector):
         self._ready()
         with torch.no_grad():
             return self.networks["pose"].heatmaps(self._prepare(images)).cpu()
-
-    @torch.no_grad()
-    def reconstruct(self, source: Tensor, target: Tensor) -> Tensor:
-        """Redraw ``target`` from the appearance of ``source`` and the landmarks of ``target``.
-
-        Args:
-            source: ``(B, 3, H, W)`` in [0, 1].
-            target: The same.
-
-        Returns:
-            ``(B, 3, S, S)`` in [0, 1], S = ``image_size``, on the CPU.
-
-        Raises:
-            InputError: If the model holds its detector only.
-        """
-        self._ready()
-        if "generator" not in self.networks:
-            raise InputError("this model holds its detector only; train one with `ulm fit` to have a generator")
-        self.networks.eval()
-        code = self.networks["pose"](self._prepare(target))
-        return self._generate(self._prepare(source), code).clamp(0, 1).cpu()
 
     def _generate(self, source: Tensor, code: Tensor) -> Tensor:
         if self.bottleneck == "fc":

@@ -51,7 +51,7 @@ from ulm.datasets.cache import CachedDataset
 from ulm.errors import InputError
 from ulm.geometry import Warp, WarpScale
 from ulm.methods import views
-from ulm.methods.base import Detector
+from ulm.methods.base import Redrawer
 from ulm.methods.imm import Pair, diagnose, equivariance_loss, separation_loss
 from ulm.methods.pose_core import PoseCore
 from ulm.methods.training import check_choices, cosine
@@ -89,7 +89,7 @@ MARGIN_DEVIATION = 0.04
 """Of the random margin round annotated points, in parts of the box's mean side (4 in the authors' code)."""
 
 
-class InterIntra(Detector):
+class InterIntra(Redrawer):
     """Inter-Intra as a detector.
 
     Args:
@@ -242,28 +242,6 @@ class InterIntra(Detector):
         self.networks.eval()
         with torch.no_grad():
             return self.networks["pose"].heatmaps(self._prepare(images)).cpu()
-
-    @torch.no_grad()
-    def reconstruct(self, source: Tensor, target: Tensor) -> Tensor:
-        """Redraw ``source`` with the landmarks of ``target``.
-
-        With another subject as the target this is I_a (equation 3); with I_a as the source, I (equation 4).
-
-        Args:
-            source: ``(B, 3, H, W)`` in [0, 1].
-            target: The same.
-
-        Returns:
-            ``(B, 3, S, S)`` in [0, 1], S = ``image_size``, on the CPU.
-
-        Raises:
-            InputError: If the model holds its detector only.
-        """
-        self._ready()
-        if "generator" not in self.networks:
-            raise InputError("this model holds its detector only; train one with `ulm fit` to have a generator")
-        self.networks.eval()
-        return self._generate(self._prepare(source), self.networks["pose"](self._prepare(target))).cpu()
 
     def _generate(self, source: Tensor, places: Tensor) -> Tensor:
         """``Psi(Phi_E(source), maps at places)``."""
