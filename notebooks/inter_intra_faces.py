@@ -212,6 +212,14 @@ def read_ablation(ending, words):
 text = read_ablation("", "On the core that knows people") + read_ablation(
     "-scratch", "From scratch"
 )
+both = [f"ii-faces-posed-k10-all{ending}" for ending in ("", "-scratch")]
+if text and all((name, column) in reports for name in both for column in columns):
+    compared = "; ".join(
+        f"{reports[both[1], column].forward_nme:.2f} % on {data.name.split(':')[-1]}, where it has "
+        f"{reports[both[0], column].forward_nme:.2f} % on the core"
+        for column, data in columns.items()
+    )
+    text.append(f"From scratch, without any label, the full model has {compared}.")
 if text:
     text.append(
         "That is one training of each. The paper's rows lie within 0.4 points of one another, and it does not say by how much a row changes with the seed; "
