@@ -25,7 +25,7 @@
 # | **You need** | [IMM, step by step](imm_method.ipynb); [IMM on faces](imm_faces.ipynb) |
 # | **Time** | 30 minutes to read, 5 minutes to run |
 # | **Computer** | any, no GPU; 2 GB of memory |
-# | **Data** | drawn here: frames of signers and people, toys, digits, faces, 64 × 64 pixels; the detectors ship with the book |
+# | **Data** | drawn here: frames of signers, people and exercises, toys, digits, faces, 64 × 64 pixels; the detectors ship with the book |
 # ````
 #
 # "Without any modifications" is what the paper's abstract says of its method on people, toys and digits. It changes one thing: where the pairs come from. This chapter begins
@@ -66,7 +66,7 @@ print(
 # %% [markdown]
 # ## Data
 #
-# Six scenes stand in for the paper's six data sets, and a seventh, people in slow exercises, for what the sixth turns out to lack. (With `-p data_root DATA`, the folders `DATA/bbcpose`, `DATA/human36m`, `DATA/smallnorb`,
+# Six scenes stand in for the paper's six data sets, and a seventh has people in slow exercises, because those that stand in for Human3.6M hardly move. (With `-p data_root DATA`, the folders `DATA/bbcpose`, `DATA/human36m`, `DATA/smallnorb`,
 # `DATA/svhn`, `DATA/aflw`, `DATA/mafl` and `DATA/taichi` are taken instead, where they exist.)
 
 # %%
