@@ -419,8 +419,8 @@ Markdown(
 # %% [markdown]
 # ## Table III: which loss?
 #
-# The full model with one of its losses left out. The row *VGG-19* needs a network trained on the labels of ImageNet, which the book does not ship (Exercise 1). And remember that our VGG is
-# grey: with $\mathcal{L}_P$ alone nothing asks for the right colours.
+# The full model with one of its losses left out, and with a deeper perceptual network. The paper's two networks, VGG-16 and VGG-19, were trained on ImageNet. Ours have learned to colour drawn
+# faces, both in the same way, so that the row *VGG-19* differs in depth alone (with ImageNet's: Exercise 1). They see grey: with $\mathcal{L}_P$ alone nothing asks for the right colours.
 
 # %%
 ablation = {
@@ -560,7 +560,7 @@ Markdown(
 #
 # ```{admonition} Exercise 1
 # :class: exercise
-# Fill the row *VGG-19* of Table III. The perceptual network is then one that was trained on ImageNet, which has to be fetched once.
+# Repeat the row *VGG-19* of Table III with the paper's own network, which was trained on ImageNet and has to be fetched once.
 # ```
 #
 # ````{dropdown} Solution

@@ -13,9 +13,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from ulm import datasets
 from ulm.datasets.base import Dataset, Info, check_index
 from ulm.errors import InputError
-from ulm.methods import IMM, Colourisation, load
+from ulm.methods import IMM, Colourisation, Recognition, load, recognition
 from ulm.methods import colourisation as colour
 from ulm.methods import imm as method
 from ulm.methods.training import settle_norms
@@ -513,3 +514,51 @@ def test_colourisation_learns_and_its_trunk_is_kept(tmp_path):
     for ours, theirs in zip(again.trunk()(images), model.trunk()(images), strict=True):
         assert torch.allclose(ours, theirs, atol=0.02 * float(theirs.max()) + 1e-3)
     assert perceptual.load(str(tmp_path / "vgg" / "model.safetensors")).preprocessing == "grey"
+
+
+class Coloured(Squares):
+    """Squares of two kinds, each with its colour."""
+
+    def __getitem__(self, index):
+        item = super().__getitem__(index)
+        blue = index % 3 == 0
+        return item | {"image": item["image"].flip(0) if blue else item["image"], "category": "blue" if blue else "red"}
+
+    @property
+    def fingerprint(self):
+        return f"coloured{self.length}"
+
+
+def test_recognition_learns_kinds_and_its_trunk_and_head_are_kept(tmp_path):
+    data = Coloured()
+    named = recognition.kinds(data)
+    assert named == ["squares blue" if i % 3 == 0 else "squares red" for i in range(12)]
+    model = Recognition(image_size=32, width=4, batch_size=8, steps=60).fit(data, progress=False)
+    assert model.kinds_ == ["squares blue", "squares red"]
+    images = torch.stack([data[i]["image"] for i in range(12)])
+    assert [model.kinds_[i] for i in model.predict(images)] == named
+    model.save_pretrained(tmp_path / "vgg")
+    again = load(tmp_path / "vgg", kind=Recognition)
+    assert again.kinds_ == model.kinds_
+    assert torch.equal(again.predict(images), model.predict(images))
+    trunk = perceptual.load(str(tmp_path / "vgg" / "model.safetensors"))
+    assert trunk.preprocessing == "torchvision"
+    for ours, theirs in zip(trunk(images), model.trunk()(images), strict=True):
+        assert torch.allclose(ours, theirs, atol=0.02 * float(theirs.max()) + 1e-3)
+
+
+def test_recognition_wants_several_kinds():
+    with pytest.raises(InputError, match="pictures of one kind"):
+        Recognition(image_size=32, width=4, steps=2).fit(Squares(), progress=False)
+    with pytest.raises(InputError, match="knows no kinds"):
+        Recognition(image_size=32, width=4).untrained()
+
+
+def test_a_gallery_names_its_kinds():
+    from ulm.methods.pocket import Gallery
+
+    parts = [datasets.load(f"procedural:{scene}", "train", 32, 4) for scene in ("toys", "house-digits", "faces-posed")]
+    named = recognition.kinds(Gallery(parts))
+    assert named[8:] == ["faces-posed"] * 4
+    assert named[:4] == [f"toys {int(parts[0][i]['category'])}" for i in range(4)]
+    assert named[4:8] == [f"house-digits {parts[1][i]['digit']}" for i in range(4)]

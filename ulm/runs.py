@@ -114,6 +114,7 @@ PROFILES: dict[str, dict[str, Any]] = {
             "precision": "float32",
         },
         "colourisation": {"image_size": 32, "width": 4, "batch_size": 8, "steps": 6},
+        "recognition": {"image_size": 32, "width": 4, "batch_size": 8, "steps": 6},
         "pocket": {
             "config": "tiny",
             "steps": 7,
@@ -176,6 +177,7 @@ PROFILES: dict[str, dict[str, Any]] = {
         },
         "pose-core": {"image_size": 64, "width": 64, "subset": "mpii-16", "batch_size": 16, "steps": 2000},
         "colourisation": {"image_size": 64, "width": 16, "batch_size": 32, "steps": 1500},
+        "recognition": {"image_size": 64, "width": 16, "batch_size": 32, "steps": 1500},
         "pocket": {
             "steps": 4_000,
             "text_steps": 300,
@@ -232,6 +234,7 @@ PROFILES: dict[str, dict[str, Any]] = {
         # The papers do not say how long their core was trained.
         "pose-core": {"image_size": 128, "width": 256, "batch_size": 32, "steps": 100_000},
         "colourisation": {"image_size": 128, "width": 64, "batch_size": 64, "steps": 200_000},
+        "recognition": {"image_size": 128, "width": 64, "batch_size": 64, "steps": 200_000},
         # No paper has a pocket pipeline: sizes for a large GPU, where they have not been timed yet.
         "pocket": {
             "steps": 160_000,

@@ -15,6 +15,7 @@ from ulm.methods.colourisation import Colourisation
 from ulm.methods.imm import IMM
 from ulm.methods.inter_intra import InterIntra
 from ulm.methods.pose_core import PoseCore
+from ulm.methods.recognition import Recognition
 from ulm.methods.stable_keypoints import StableKeypoints
 from ulm.methods.training import Trainable
 
@@ -43,6 +44,7 @@ METHODS = _Registry(
         "inter-intra": "inter_intra:InterIntra",
         "pose-core": "pose_core:PoseCore",
         "colourisation": "colourisation:Colourisation",
+        "recognition": "recognition:Recognition",
         "pocket": "pocket:Pocket",
         "stable-keypoints": "stable_keypoints:StableKeypoints",
         "zero-shot": "zero_shot:ZeroShot",
@@ -88,6 +90,7 @@ __all__ = [
     "Detector",
     "InterIntra",
     "PoseCore",
+    "Recognition",
     "StableKeypoints",
     "Trainable",
     "load",

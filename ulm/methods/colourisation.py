@@ -7,16 +7,12 @@ the story; IMM's content loss uses the trunk.
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ulm.errors import InputError
-from ulm.methods.training import Trainable, cosine
-from ulm.networks import perceptual
+from ulm.methods.trunks import TrunkTraining
 from ulm.networks.perceptual import VGG
 from ulm.runs import autocast
 
@@ -89,7 +85,7 @@ def colourise(hue: Tensor, chroma: Tensor, grey: Tensor) -> Tensor:
     return (colour - colour.mean(1, keepdim=True) + grey.unsqueeze(1)).clamp(0, 1)
 
 
-class Colourisation(Trainable):
+class Colourisation(TrunkTraining):
     """Train a VGG trunk to colourise; ``save_pretrained`` writes it without batch normalisation, ready for IMM.
 
     Args:
@@ -107,8 +103,7 @@ class Colourisation(Trainable):
     """
 
     name = "colourisation"
-    detector_parts = ("trunk",)
-    saved_parts = ("trunk",)
+    preprocessing = "grey"
 
     def __init__(
         self,
@@ -124,35 +119,19 @@ class Colourisation(Trainable):
         for name in self.parameter_names():
             setattr(self, name, locals()[name])
         self._check_common()
-        if depth not in perceptual.DEPTHS:
-            raise InputError(f"found depth={depth!r}, expected one of {', '.join(perceptual.DEPTHS)}")
-        if width < 1 or image_size < 32:
-            raise InputError(f"found width={width}, image_size={image_size}; expected at least 1 and at least 32")
 
     def _build(self) -> nn.ModuleDict:
         return nn.ModuleDict({"colouriser": Colouriser(self.depth, self.width)})
 
-    def _optimisers(self) -> dict[str, torch.optim.Optimizer]:
-        return {"model": torch.optim.Adam(self.networks.parameters(), lr=self.learning_rate)}
+    def _trained(self) -> VGG:
+        return self.networks["colouriser"].trunk
 
-    def _train_step(self, images: Tensor, partners: Tensor | None, step: int) -> dict[str, Tensor]:
+    def _train_step(self, images: Tensor, pairs: Tensor | None, step: int) -> dict[str, Tensor]:
         with autocast(self.torch_device):
             hue, chroma = self.networks["colouriser"](images)
         loss = colourisation_loss(hue, chroma, images)
-        optimiser = self.optimisers["model"]
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        for group in optimiser.param_groups:
-            group["lr"] = self.learning_rate * cosine(step, self.steps)
-        optimiser.step()
+        self._descend(loss, step)
         return {"colour": loss.detach()}
-
-    def trunk(self) -> VGG:
-        """The trunk alone, normalisation folded in, in evaluation mode. Raises InputError before ``fit``."""
-        self._ready()
-        if "trunk" in self.networks:
-            return self.networks["trunk"]
-        return self.networks["colouriser"].trunk.fold()
 
     @torch.no_grad()
     def predict(self, images: Tensor) -> Tensor:
@@ -163,20 +142,3 @@ class Colourisation(Trainable):
         images = self._prepare(images)
         hue, chroma = self.networks["colouriser"](images)
         return colourise(hue, chroma, F.adaptive_avg_pool2d(images.mean(1), hue.shape[-2:])).cpu()
-
-    def save_pretrained(
-        self, folder: Path | str, detector_only: bool = False, card: dict[str, Any] | None = None
-    ) -> None:
-        """Write the folded trunk (a colouriser's head is of no use to others); see the base class."""
-        trained, self.networks = self.networks, nn.ModuleDict({"trunk": self.trunk()})
-        try:
-            super().save_pretrained(folder, detector_only, card)
-        finally:
-            self.networks = trained
-
-    def _header(self) -> dict[str, str]:
-        # By this the file alone tells perceptual.load how to build the trunk.
-        return {"depth": self.depth, "width": str(self.width), "preprocessing": "grey"}
-
-    def _load_weights(self, folder: Path, names: list[str]) -> None:
-        self.networks = nn.ModuleDict({"trunk": perceptual.load(str(folder / "model.safetensors"))})

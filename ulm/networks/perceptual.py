@@ -161,7 +161,7 @@ def load(source: str, zoo_folder: Path | None = None) -> VGG:
     """A frozen perceptual network.
 
     Args:
-        source: ``FILE.safetensors`` of a trained ``Colourisation`` or in torchvision's layout,
+        source: ``FILE.safetensors`` of a trained ``Colourisation`` or ``Recognition`` or in torchvision's layout,
             ``FILE.h5`` in Caffe's layout,
             a Hugging Face repository with a torchvision-layout VGG (``timm/vgg16.tv_in1k``, ``timm/vgg19.tv_in1k``;
             needs a network once), or the name of a perceptual network of the zoo.
@@ -196,7 +196,10 @@ def _from_safetensors(path: Path) -> VGG:
     tensors = {name: tensor.float() for name, tensor in load_file(path).items()}
     if "depth" in header:
         vgg = VGG(header["depth"], int(header["width"]), header["preprocessing"])
-        vgg.load_state_dict({name.removeprefix("trunk."): tensor for name, tensor in tensors.items()})
+        # What lies beside the trunk, such as the head of its training, is not for comparing.
+        vgg.load_state_dict(
+            {name.removeprefix("trunk."): tensor for name, tensor in tensors.items() if name.startswith("trunk.")}
+        )
         return vgg
     # The fourth convolution of stage 3 tells VGG-19 from VGG-16 in torchvision's numbering.
     depth = "vgg19" if tensors.get("features.16.weight", torch.empty(0)).shape == (256, 256, 3, 3) else "vgg16"

@@ -67,6 +67,13 @@ def _imm(k: int, data: str = "procedural:faces", **changes: Any) -> Recipe:
     return Recipe("imm", data, {"n_landmarks": k, **changes}, **kept)
 
 
+def _video(k: int, scene: str, start: str, **changes: Any) -> Recipe:
+    """IMM on two frames of one video, after warps of one frame; the drawing is made at every step."""
+    terms = {"equivariance": 10.0, "concentration": 0.5, "separation": 1.0, "reconstruct_every": 1}
+    chosen = {"pairs": "video", "learning_rate": 2e-3, **terms, **changes}
+    return _imm(k, f"procedural:{scene}", start=start, share=0.125, **chosen)
+
+
 def _drawn(k: int, data: str) -> Recipe:
     """IMM on two frames from the first step on, with nothing but the drawing, and its generator: for swaps.
 
@@ -116,8 +123,27 @@ def _stages(k: int, scene: str = "faces-posed", ending: str = "", seed: int = 0,
     }
 
 
+# Pictures of 39 kinds: six scenes, eighteen species of birds, five categories of toys, ten digits.
+LABELLED = {
+    "procedural:faces-posed": 600,
+    "procedural:cats": 600,
+    "procedural:people": 400,
+    "procedural:signers": 400,
+    "procedural:exercise": 400,
+    "procedural:fashion": 400,
+    "procedural:birds": 1800,
+    "procedural:toys": 1000,
+    "procedural:house-digits": 2000,
+}
+
+SUPERVISED = {"perceptual": "vgg16-labels"}
+
 RECIPES: dict[str, Recipe] = {
     "vgg16-colour": Recipe("colourisation", "procedural:faces"),
+    # The two other perceptual networks: deeper, for Inter-Intra's Table III, and one that learned from labels what
+    # pictures show, for the rows *sup* of IMM. ImageNet's are one call away, and not here.
+    "vgg19-colour": Recipe("colourisation", "procedural:faces", {"depth": "vgg19"}),
+    "vgg16-labels": Recipe("recognition", LABELLED),
     # IMM, Table 1: trained on faces like CelebA's, fine-tuned on faces of all poses like AFLW's.
     "imm-faces-k10": _imm(10, detector_only=False),
     "imm-faces-k30": _imm(30, share=0.5),
@@ -125,6 +151,13 @@ RECIPES: dict[str, Recipe] = {
     "imm-faces-posed-k10": _imm(10, "procedural:faces-posed", start="imm-faces-k10", share=0.125),
     "imm-faces-posed-k30": _imm(30, "procedural:faces-posed", start="imm-faces-k30", share=0.125),
     "imm-faces-posed-k50": _imm(50, "procedural:faces-posed", start="imm-faces-k50", share=0.125),
+    **{f"imm-faces-k{k}-sup": _imm(k, share=1.0 if k == 10 else 0.5, **SUPERVISED) for k in (10, 30, 50)},
+    **{
+        f"imm-faces-posed-k{k}-sup": _imm(
+            k, "procedural:faces-posed", start=f"imm-faces-k{k}-sup", share=0.125, **SUPERVISED
+        )
+        for k in (10, 30, 50)
+    },
     # IMM, Table 2: the losses, all trained equally long; a code without geometry, whose equivariance is not defined.
     "imm-faces-k30-content": _imm(30, share=0.25),
     "imm-faces-k30-l1": _imm(30, loss="l1", share=0.25),
@@ -152,6 +185,7 @@ RECIPES: dict[str, Recipe] = {
     **{f"ii-faces-posed-k10-{variant}-scratch": _exchange(10, variant, core=None) for variant in VARIANTS},
     "ii-faces-posed-k10-reconstruction": _exchange(10, loss="reconstruction"),
     "ii-faces-posed-k10-perceptual": _exchange(10, loss="perceptual"),
+    "ii-faces-posed-k10-vgg19": _exchange(10, perceptual="vgg19-colour"),
     **{
         f"ii-faces-posed-k10-{variant}-seed{seed}": _exchange(10, variant, seed=seed)
         for seed in (1, 2)
@@ -269,26 +303,22 @@ RECIPES: dict[str, Recipe] = {
     "imm-people-k20": _imm(20, "procedural:people", share=0.25),
     "imm-talking-faces-k30": _imm(30, "procedural:talking-faces", share=0.25),
     **{
-        f"imm-{scene}-k{k}-video": _imm(
-            k,
-            f"procedural:{scene}",
-            start=f"imm-{scene}-k{k}",
-            share=share,
-            detector_only=scene != "people",
-            pairs="video",
-            equivariance=10.0,
-            concentration=0.5,
-            separation=1.0,
-            reconstruct_every=1,
-            learning_rate=2e-3,
-        )
-        for scene, k, share in (
-            ("signers", 50, 0.125),
-            ("people", 20, 0.125),
-            ("talking-faces", 30, 0.125),
-        )
+        f"imm-{scene}-k{k}-video": _video(k, scene, f"imm-{scene}-k{k}", detector_only=scene != "people")
+        for scene, k in (("signers", 50), ("people", 20), ("talking-faces", 30))
+    },
+    # The rows *sup*: the same trainings, told by the network that learned from labels.
+    **{
+        name: recipe
+        for scene, k in (("signers", 50), ("talking-faces", 30))
+        for name, recipe in {
+            f"imm-{scene}-k{k}-sup-warps": _imm(k, f"procedural:{scene}", share=0.25, **SUPERVISED),
+            f"imm-{scene}-k{k}-sup": _video(k, scene, f"imm-{scene}-k{k}-sup-warps", **SUPERVISED),
+        }.items()
     },
     "imm-talking-faces-posed-k30": _imm(30, "procedural:faces-posed", start="imm-talking-faces-k30-video", share=0.125),
+    "imm-talking-faces-posed-k30-sup": _imm(
+        30, "procedural:faces-posed", start="imm-talking-faces-k30-sup", share=0.125, **SUPERVISED
+    ),
     # For Figure 7: digits, and people who move more than those of Figure 5.
     "imm-house-digits-k20": _drawn(20, "procedural:house-digits"),
     "imm-exercise-k20": _drawn(20, "procedural:exercise"),

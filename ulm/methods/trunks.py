@@ -1,0 +1,78 @@
+"""What the trainings of perceptual networks share: a VGG trunk with a head that only the training needs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ulm.errors import InputError
+from ulm.methods.training import Trainable, cosine
+from ulm.networks import perceptual
+from ulm.networks.perceptual import VGG
+
+
+class TrunkTraining(Trainable):
+    """Base of the trainings whose result is a VGG trunk, written without batch normalisation, ready for a loss.
+
+    Attributes:
+        preprocessing: What the trunk does to its images first (see :class:`ulm.networks.perceptual.VGG`).
+        heads: Networks that are written beside the trunk.
+    """
+
+    detector_parts = ("trunk",)
+    saved_parts = ("trunk",)
+    preprocessing: str
+    heads: tuple[str, ...] = ()
+
+    depth: str
+    width: int
+    learning_rate: float
+
+    def _check_common(self) -> None:
+        super()._check_common()
+        if self.depth not in perceptual.DEPTHS:
+            raise InputError(f"found depth={self.depth!r}, expected one of {', '.join(perceptual.DEPTHS)}")
+        if self.width < 1 or self.image_size < 32:
+            found = f"width={self.width}, image_size={self.image_size}"
+            raise InputError(f"found {found}; expected at least 1 and at least 32")
+
+    def _trained(self) -> VGG:
+        """The trunk in training, with batch normalisation."""
+        raise TypeError(f"{type(self).__name__} has no trunk")
+
+    def _optimisers(self) -> dict[str, torch.optim.Optimizer]:
+        return {"model": torch.optim.Adam(self.networks.parameters(), lr=self.learning_rate)}
+
+    def _descend(self, loss: Tensor, step: int) -> None:
+        optimiser = self.optimisers["model"]
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        for group in optimiser.param_groups:
+            group["lr"] = self.learning_rate * cosine(step, self.steps)
+        optimiser.step()
+
+    def trunk(self) -> VGG:
+        """The trunk alone, normalisation folded in, in evaluation mode. Raises InputError before ``fit``."""
+        self._ready()
+        return self.networks["trunk"] if "trunk" in self.networks else self._trained().fold()
+
+    def save_pretrained(
+        self, folder: Path | str, detector_only: bool = False, card: dict[str, Any] | None = None
+    ) -> None:
+        """Write the folded trunk and what ``heads`` names; see the base class."""
+        trained = self.networks
+        self.networks = nn.ModuleDict({"trunk": self.trunk(), **{name: trained[name] for name in self.heads}})
+        try:
+            super().save_pretrained(folder, detector_only, card)
+        finally:
+            self.networks = trained
+
+    def _header(self) -> dict[str, str]:
+        # By this the file alone tells perceptual.load how to build the trunk.
+        return {"depth": self.depth, "width": str(self.width), "preprocessing": self.preprocessing}
+
+    def _load_weights(self, folder: Path, names: list[str]) -> None:
+        self.networks = nn.ModuleDict({"trunk": perceptual.load(str(folder / "model.safetensors"))})
