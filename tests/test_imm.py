@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from ulm import datasets
+from ulm import datasets, runs
 from ulm.datasets.base import Dataset, Info, check_index
 from ulm.errors import InputError
 from ulm.methods import IMM, Colourisation, Recognition, load, recognition
@@ -562,3 +562,20 @@ def test_a_gallery_names_its_kinds():
     assert named[8:] == ["faces-posed"] * 4
     assert named[:4] == [f"toys {int(parts[0][i]['category'])}" for i in range(4)]
     assert named[4:8] == [f"house-digits {parts[1][i]['digit']}" for i in range(4)]
+
+
+def test_rows_sup_differ_in_the_perceptual_network_alone():
+    from ulm.zoo import recipes
+
+    settings = runs.profile("laptop")
+    rows = [name for name in recipes.RECIPES if name.startswith("imm-") and name.endswith("-sup")]
+    assert len(rows) == 9
+    for name in rows:
+        plain = name.removesuffix("-sup")
+        video = f"{plain}-video"
+        twin = video if video in recipes.RECIPES else plain
+        ours, theirs = (recipes._model(recipes.RECIPES[one], settings, {}).get_params() for one in (name, twin))
+        assert ours.pop("perceptual") == "vgg16-labels"
+        assert theirs.pop("perceptual") == "vgg16-colour"
+        assert ours == theirs
+        assert (recipes.RECIPES[name].start is None) == (recipes.RECIPES[twin].start is None)
