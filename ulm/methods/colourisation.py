@@ -88,37 +88,11 @@ def colourise(hue: Tensor, chroma: Tensor, grey: Tensor) -> Tensor:
 class Colourisation(TrunkTraining):
     """Train a VGG trunk to colourise; ``save_pretrained`` writes it without batch normalisation, ready for IMM.
 
-    Args:
-        image_size: Side of the images.
-        depth: ``vgg16`` or ``vgg19``.
-        width: Channels of the first stage; 64 as published.
-        learning_rate: Of Adam, with a short warm-up and a half cosine to zero.
-        batch_size: Images in a step.
-        steps: Steps of training.
-        seed: Of initialisation and order.
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N``.
-
-    Raises:
-        InputError: For a bad value.
+    Hyperparameters are those of :class:`ulm.methods.trunks.TrunkTraining`.
     """
 
     name = "colourisation"
     preprocessing = "grey"
-
-    def __init__(
-        self,
-        image_size: int = 128,
-        depth: str = "vgg16",
-        width: int = 64,
-        learning_rate: float = 2e-3,
-        batch_size: int = 64,
-        steps: int = 200_000,
-        seed: int = 0,
-        device: str = "auto",
-    ):
-        for name in self.parameter_names():
-            setattr(self, name, locals()[name])
-        self._check_common()
 
     def _build(self) -> nn.ModuleDict:
         return nn.ModuleDict({"colouriser": Colouriser(self.depth, self.width)})

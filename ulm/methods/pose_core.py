@@ -19,7 +19,7 @@ from ulm.errors import InputError
 from ulm.geometry import WarpScale
 from ulm.methods import views
 from ulm.methods.base import Detector
-from ulm.methods.training import cosine
+from ulm.methods.training import cosine, descend
 from ulm.networks import hourglass
 from ulm.networks.hourglass import Hourglass
 from ulm.runs import autocast, generator
@@ -119,12 +119,7 @@ class PoseCore(Detector):
         with autocast(self.torch_device, self.precision):
             maps = self.networks["pose"].heatmaps(shown)
         loss = pose_loss(maps, views.to_view(view, points), self.sigma)
-        optimiser = self.optimisers["model"]
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        for group in optimiser.param_groups:
-            group["lr"] = self.learning_rate * cosine(step, self.steps)
-        optimiser.step()
+        descend(self.optimisers["model"], loss, self.learning_rate * cosine(step, self.steps))
         return {"pose": loss.detach()}
 
 

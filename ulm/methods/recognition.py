@@ -54,21 +54,10 @@ def kinds(dataset: Dataset) -> list[str]:
 class Recognition(TrunkTraining):
     """Train a VGG trunk to name what pictures show; the trunk is kept for perceptual losses, the head beside it.
 
-    Args:
-        image_size: Side of the images.
-        depth: ``vgg16`` or ``vgg19``.
-        width: Channels of the first stage; 64 as published.
-        learning_rate: Of Adam, with a short warm-up and a half cosine to zero.
-        batch_size: Images in a step.
-        steps: Steps of training.
-        seed: Of initialisation, order and augmentation.
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N``.
+    Hyperparameters are those of :class:`ulm.methods.trunks.TrunkTraining`.
 
     Attributes:
         kinds_: Names of the classes, sorted, after ``fit`` or ``from_pretrained``.
-
-    Raises:
-        InputError: For a bad value.
     """
 
     name = "recognition"
@@ -77,20 +66,8 @@ class Recognition(TrunkTraining):
     preprocessing = "torchvision"
     heads = ("head",)
 
-    def __init__(
-        self,
-        image_size: int = 128,
-        depth: str = "vgg16",
-        width: int = 64,
-        learning_rate: float = 2e-3,
-        batch_size: int = 64,
-        steps: int = 200_000,
-        seed: int = 0,
-        device: str = "auto",
-    ):
-        for name in self.parameter_names():
-            setattr(self, name, locals()[name])
-        self._check_common()
+    def _check_common(self) -> None:
+        super()._check_common()
         self.kinds_: list[str] = []
 
     def _build(self) -> nn.ModuleDict:

@@ -395,6 +395,15 @@ def cosine(step: int, steps: int, warm_up: int = 100) -> float:
     return rise * 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
+def descend(optimiser: torch.optim.Optimizer, loss: Tensor, rate: float) -> None:
+    """One step down the gradient of ``loss`` with the learning rate ``rate``."""
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    for group in optimiser.param_groups:
+        group["lr"] = rate
+    optimiser.step()
+
+
 def settle_norms(networks: nn.Module) -> None:
     """Running statistics of batch normalisation as a plain average at first, then with the layers' own momentum.
 

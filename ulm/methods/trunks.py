@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ulm.errors import InputError
-from ulm.methods.training import Trainable, cosine
+from ulm.methods.training import Trainable, cosine, descend
 from ulm.networks import perceptual
 from ulm.networks.perceptual import VGG
 
@@ -17,9 +17,22 @@ from ulm.networks.perceptual import VGG
 class TrunkTraining(Trainable):
     """Base of the trainings whose result is a VGG trunk, written without batch normalisation, ready for a loss.
 
+    Args:
+        image_size: Side of the images.
+        depth: ``vgg16`` or ``vgg19``.
+        width: Channels of the first stage; 64 as published.
+        learning_rate: Of Adam, with a short warm-up and a half cosine to zero.
+        batch_size: Images in a step.
+        steps: Steps of training.
+        seed: Of everything random.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N``.
+
     Attributes:
         preprocessing: What the trunk does to its images first (see :class:`ulm.networks.perceptual.VGG`).
         heads: Networks that are written beside the trunk.
+
+    Raises:
+        InputError: For a bad value.
     """
 
     detector_parts = ("trunk",)
@@ -27,9 +40,20 @@ class TrunkTraining(Trainable):
     preprocessing: str
     heads: tuple[str, ...] = ()
 
-    depth: str
-    width: int
-    learning_rate: float
+    def __init__(
+        self,
+        image_size: int = 128,
+        depth: str = "vgg16",
+        width: int = 64,
+        learning_rate: float = 2e-3,
+        batch_size: int = 64,
+        steps: int = 200_000,
+        seed: int = 0,
+        device: str = "auto",
+    ):
+        for name in self.parameter_names():
+            setattr(self, name, locals()[name])
+        self._check_common()
 
     def _check_common(self) -> None:
         super()._check_common()
@@ -47,12 +71,7 @@ class TrunkTraining(Trainable):
         return {"model": torch.optim.Adam(self.networks.parameters(), lr=self.learning_rate)}
 
     def _descend(self, loss: Tensor, step: int) -> None:
-        optimiser = self.optimisers["model"]
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        for group in optimiser.param_groups:
-            group["lr"] = self.learning_rate * cosine(step, self.steps)
-        optimiser.step()
+        descend(self.optimisers["model"], loss, self.learning_rate * cosine(step, self.steps))
 
     def trunk(self) -> VGG:
         """The trunk alone, normalisation folded in, in evaluation mode. Raises InputError before ``fit``."""
