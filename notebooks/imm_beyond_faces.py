@@ -1412,6 +1412,13 @@ tables.styled("book/imm-swaps", None, record.path)
 
 
 # %% tags=["hide-input"]
+def verdict(ahead, least, who, why=""):
+    """Whether a witness agrees, by how many points geometry is ahead of style."""
+    if abs(ahead) < least:
+        return "that is hardly a difference, and decides nothing"
+    return f"{who} agrees" if ahead > 0 else f"{who} does not agree{why}"
+
+
 def read_swaps():
     words = []
     for scene in artists:
@@ -1429,22 +1436,19 @@ def read_swaps():
             near, far = (
                 mean[f"labelled network, to {end}"] for end in ("geometry", "style")
             )
+            says = verdict(far - near, 1, "it")
             words[-1] += (
                 f" The network trained on labels finds its points {near:.1f} % from the true ones of $\\mathbf{{x}}'$ and {far:.1f} % from those of $\\mathbf{{x}}$ "
-                f"(on $\\mathbf{{x}}'$ itself it is off by {floor[scene]:.1f} %): it {'agrees' if near < far else 'does not agree'}."
+                f"(on $\\mathbf{{x}}'$ itself it is off by {floor[scene]:.1f} %): {says}."
             )
         if "mask of style" in mean:
             ahead = mean["mask of geometry"] - mean["mask of style"]
-            verdict = (
-                "that is hardly a difference, and decides nothing"
-                if abs(ahead) < 2
-                else "the mask agrees"
-                if ahead > 0
-                else "the mask does not agree: the layout of the style picture is still there"
+            says = verdict(
+                ahead, 2, "the mask", ": the layout of the style picture is still there"
             )
             words[-1] += (
                 f" The mask of $\\mathbf{{x}}'$ explains {mean['mask of geometry']:.1f} % of the variance of the result's colours, that of $\\mathbf{{x}}$ {mean['mask of style']:.1f} %: "
-                f"{verdict}."
+                f"{says}."
             )
     if not words:
         return "No generator of these three is in the zoo yet: the rows are of untrained networks, whose drawings are grey."
