@@ -11,8 +11,6 @@
 #     display_name: Python 3 (ipykernel)
 #     language: python
 #     name: python3
-#   ulm:
-#     threads: 1
 # ---
 
 # %% [markdown]

@@ -30,6 +30,7 @@ class Job:
     needs: tuple[str, ...]  # pages whose numbers this notebook reads
     threads: int
     memory_mb: int
+    minutes: int
     parameters: dict[str, str]
     key: str
 
@@ -103,7 +104,12 @@ def data_hash(data_root: str) -> str:
 
 def plan(root: Path, profile: str, cores: int, data_root: str = "", device: str = "auto") -> list[Job]:
     """One job a notebook. A notebook's metadata may say, under ``ulm``: ``needs`` (pages whose numbers it reads),
-    ``threads`` (default: all cores, in the smoke profile one) and ``memory_mb``."""
+    ``threads`` (default: one, in the paper profile all cores), ``memory_mb``, and ``minutes`` (about how long it runs
+    in the laptop profile; the longest begin first).
+
+    Two notebooks of one thread each are done sooner than one after the other with two, and a result does not depend on
+    how many cores there are. Training at the size of the papers is another matter: there one notebook takes them all.
+    """
     common = {
         "ulm": tree_hash(root, "ulm"),
         "recorded": tree_hash(root, "results"),
@@ -117,7 +123,7 @@ def plan(root: Path, profile: str, cores: int, data_root: str = "", device: str 
     for page in notebooks(root):
         content = read(root / f"{page}.py")
         wishes = content.metadata.get("ulm", {})
-        threads = 1 if profile == "smoke" else min(int(wishes.get("threads", cores)), cores)
+        threads = min(int(wishes.get("threads", cores if profile == "paper" else 1)), cores)
         parameters = {key: value for key, value in given.items() if key in parameters_of(content)}
         needs = tuple(wishes.get("needs", ()))
         for other in needs:
@@ -139,6 +145,7 @@ def plan(root: Path, profile: str, cores: int, data_root: str = "", device: str 
             needs=needs,
             threads=threads,
             memory_mb=int(wishes.get("memory_mb", 5000)),
+            minutes=int(wishes.get("minutes", 0)),
             parameters=parameters,
             key=hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16],
         )
