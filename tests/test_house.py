@@ -314,6 +314,20 @@ def test_key_follows_parameters_and_data(house):
         keys(house, data_root=str(house / "missing"))
 
 
+def test_results_do_not_depend_on_the_number_of_cores(house):
+    assert keys(house, profile="laptop", cores=2) == keys(house, profile="laptop", cores=16)
+    # At the size of the papers one notebook has them all.
+    assert {job.threads for job in plan(house, "paper", 16)} == {16}
+
+
+def test_notebook_says_what_it_needs(house):
+    first = house / "notebooks" / "first.py"
+    first.write_text("# ---\n# jupyter:\n#   ulm:\n#     minutes: 7\n#     threads: 4\n# ---\n\n" + first.read_text())
+    jobs = {job.name: job for job in plan(house, "laptop", 2)}
+    assert (jobs["first"].minutes, jobs["first"].threads) == (7, 2)
+    assert (jobs["second"].minutes, jobs["second"].threads) == (0, 1)
+
+
 def test_toc_with_a_missing_page_is_an_error(house):
     (house / "notebooks" / "second.py").unlink()
     with pytest.raises(InputError, match="notebooks/second"):
