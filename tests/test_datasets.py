@@ -528,6 +528,54 @@ def test_a_cache_is_used_again_and_mended_when_damaged() -> None:
     assert [p.name for p in place.parent.iterdir()] == [place.name]
 
 
+class Lineal(Drawn):
+    """The first of a row of items."""
+
+    lineage = "row"
+
+    def __init__(self, length: int) -> None:
+        super().__init__()
+        self.length = length
+
+    def __len__(self) -> int:
+        return self.length
+
+    @property
+    def fingerprint(self) -> str:
+        return f"row{self.length}"
+
+
+def test_a_cache_takes_over_what_another_of_its_lineage_has() -> None:
+    short, long, shorter = Lineal(20), Lineal(40), Lineal(7)
+    datasets.cached(short, workers=0, progress=False)
+    copy = datasets.cached(long, workers=0, progress=False)
+    # One look at the first item, for its shapes, and the twenty that were missing.
+    assert long.drawn == 21
+    fresh = datasets.cached(Drawn(), workers=0, progress=False)
+    for key, values in fresh.arrays.items():
+        np.testing.assert_array_equal(copy.arrays[key], values)
+    assert copy.column("yaw") == fresh.column("yaw")
+    assert copy.column("video") == fresh.column("video")
+    assert datasets.cached(shorter, workers=0, progress=False).column("yaw") == [float(i) for i in range(7)]
+    assert shorter.drawn == 1
+    # A damaged one is not believed.
+    place = copy.folder
+    (place / "image.npy").write_bytes((place / "image.npy").read_bytes()[:-5])
+    other = Lineal(30)
+    assert datasets.cached(other, workers=0, progress=False)[29]["yaw"] == 29.0
+    assert other.drawn == 11
+
+
+def test_scenes_of_one_lineage_begin_alike() -> None:
+    short, long = (datasets.load("procedural:toys", "train", 16, n) for n in (2, 3))
+    assert short.lineage == long.lineage
+    assert short.fingerprint != long.fingerprint
+    assert torch.equal(short[1]["image"], long[1]["image"])
+    assert datasets.load("procedural:toys", "all", 16, 3).lineage is None
+    assert datasets.load("procedural:toys", "train", 32, 3).lineage != long.lineage
+    assert datasets.load("procedural:toys", "val", 16, 3).lineage != long.lineage
+
+
 def test_a_failure_leaves_no_cache_and_names_the_file(tmp_path: Path) -> None:
     for i in range(70):
         Image.fromarray(gradient(16, 16)).save(tmp_path / f"{i:02d}.jpg")

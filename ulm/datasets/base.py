@@ -70,6 +70,11 @@ class Dataset:
         """Twelve hexadecimal digits that change when the contents change (SHA-256 based)."""
         raise TypeError(f"{type(self).__name__} is abstract: it must give its fingerprint")
 
+    @property
+    def lineage(self) -> str | None:
+        """The same for data sets of which the shorter is the beginning of the longer; None where nothing is known."""
+        return None
+
     def batch(self, indices: Sequence[int]) -> Sample:
         """Stack items: tensors gain a leading axis, everything else becomes a list."""
         items = [self[int(i)] for i in indices]

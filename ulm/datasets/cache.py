@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -232,14 +233,37 @@ def _fill(dataset: Dataset, folder: Path, workers: int, progress: bool) -> None:
         else:
             np.lib.format.open_memmap(folder / f"{key}.npy", mode="w+", dtype=dtype, shape=shape).flush()
     lists: dict[str, list[Any]] = {k: [None] * len(dataset) for k in first if k not in tensors}
-    chunks = [range(i, min(i + _CHUNK, len(dataset))) for i in range(0, len(dataset), _CHUNK)]
+    have = _take_over(dataset, folder, tensors, lists)
+    chunks = [range(i, min(i + _CHUNK, len(dataset))) for i in range(have, len(dataset), _CHUNK)]
     for chunk, values in _run(dataset, folder, chunks, workers, progress):
         for key, column in values.items():
             lists[key][chunk.start : chunk.stop] = column
     (folder / "lists.json").write_text(json.dumps(lists))
     names = [*(f"{key}.npy" for key in tensors), "lists.json"]
-    index = {"arrays": list(tensors), "bytes": {name: (folder / name).stat().st_size for name in names}}
+    sizes = {name: (folder / name).stat().st_size for name in names}
+    index = {"arrays": list(tensors), "bytes": sizes, "lineage": dataset.lineage, "length": len(dataset)}
     (folder / "index.json").write_text(json.dumps(index))
+
+
+def _take_over(dataset: Dataset, folder: Path, tensors: dict[str, Tensor], lists: dict[str, list[Any]]) -> int:
+    """Copy what a shorter or longer cache of the same lineage holds already; how many items that is."""
+    if dataset.lineage is None:
+        return 0
+    most, donor = 0, folder
+    for other in folder.parent.iterdir():
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            index = json.loads((other / "index.json").read_text())
+            if index["lineage"] == dataset.lineage and index["length"] > most and _is_whole(other):
+                most, donor = index["length"], other
+    have = min(most, len(dataset))
+    if have:
+        for key in (key for key, value in tensors.items() if value.numel()):
+            theirs = np.load(donor / f"{key}.npy", mmap_mode="r")
+            np.load(folder / f"{key}.npy", mmap_mode="r+")[:have] = theirs[:have]
+        known = json.loads((donor / "lists.json").read_text())
+        for key, column in lists.items():
+            column[:have] = known[key][:have]
+    return have
 
 
 def _run(
@@ -248,7 +272,7 @@ def _run(
     from tqdm.auto import tqdm
 
     what = f"reading {dataset.info.name} at {dataset.size} px"
-    with tqdm(total=len(dataset), desc=what, unit="image", disable=not progress, file=sys.stderr) as bar:
+    with tqdm(total=sum(map(len, chunks)), desc=what, unit="image", disable=not progress, file=sys.stderr) as bar:
         for chunk, values in _chunks_done(dataset, folder, chunks, workers):
             bar.update(len(chunk))
             yield chunk, values

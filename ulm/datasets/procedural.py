@@ -159,6 +159,13 @@ class ProceduralDataset(Dataset):
         source = _source_hash(self._modules)
         return digest(self.scene.name, self.split, self.size, len(self), RENDERER_VERSION, source)
 
+    @property
+    def lineage(self) -> str | None:
+        """As the fingerprint, less the length; None for all splits in a row, where places depend on it."""
+        if self.split == "all":
+            return None
+        return digest(self.scene.name, self.split, self.size, RENDERER_VERSION, _source_hash(self._modules))
+
 
 def load(scene: str, split: str = "train", size: int = 128, length: int | None = None) -> ProceduralDataset:
     """Load a procedural data set.
