@@ -1070,7 +1070,7 @@ pd.DataFrame(table)
 chosen = {**settings["pocket"], "seed": seed, "device": device}
 if not retrain and profile != "smoke":
     chosen |= {"batch_size": 16, "decoder_steps": 0, "ema": 0.97}
-    chosen |= {"steps": 330, "text_steps": 70, "autoencoder_steps": 90}
+    chosen |= {"steps": 550, "text_steps": 120, "autoencoder_steps": 130}
 if retrain and dataset == "auto":
     runs_of = [recipes.RECIPES[name] for name in RUNS]
     edge = Pocket(**chosen).image_size
