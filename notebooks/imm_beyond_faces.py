@@ -12,7 +12,7 @@
 #     language: python
 #     name: python3
 #   ulm:
-#     minutes: 5
+#     minutes: 8
 # ---
 
 # %% [markdown]
@@ -25,7 +25,7 @@
 # |---|---|
 # | **You will** | see the same method on signers, people, toys and digits; fill Figures 4 to 7 and the video rows of Table 1 of {cite:t}`jakab2018`; match landmarks to joints without a regressor; put the geometry of one picture into the style of another, and measure both; learn to notice a landmark that has collapsed, that stands still, or that takes left for right |
 # | **You need** | [IMM, step by step](imm_method.ipynb); [IMM on faces](imm_faces.ipynb) |
-# | **Time** | 30 minutes to read, 5 minutes to run |
+# | **Time** | 30 minutes to read, 8 minutes to run |
 # | **Computer** | any, no GPU; 2 GB of memory |
 # | **Data** | drawn here: frames of signers, people and exercises, toys, digits, faces, 64 × 64 pixels; the detectors ship with the book |
 # ````
@@ -1562,8 +1562,10 @@ with_labels = {
     "AFLW": load("imm-talking-faces-posed-k30-sup"),
 }
 missing += [
-    f"Table 1, VoxCeleb sup K=30, {column}"
-    for column, detector in with_labels.items()
+    f"Table 1, VoxCeleb sup K=30, {column}: `imm-talking-faces-{part}k30-sup`"
+    for (column, detector), part in zip(
+        with_labels.items(), ("", "posed-"), strict=True
+    )
     if detector is None
 ]
 wanted = {
@@ -1829,6 +1831,8 @@ Markdown(
 # ulm fit --data procedural:signers --out my-models/imm-signers-k50-sup -p n_landmarks 50 -p perceptual timm/vgg19.tv_in1k
 # ulm run notebooks/imm_beyond_faces -p models my-models
 # ```
+# That is on warps alone. Our row goes on from there on pairs of frames: `ulm fit` with `--start` and `-p pairs video`.
+#
 # The paper finds the supervised network better on signers, other than on faces: "understandably", it says.
 # ````
 #

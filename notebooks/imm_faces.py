@@ -12,7 +12,7 @@
 #     language: python
 #     name: python3
 #   ulm:
-#     minutes: 6
+#     minutes: 9
 # ---
 
 # %% [markdown]

@@ -12,7 +12,7 @@
 #     language: python
 #     name: python3
 #   ulm:
-#     minutes: 3
+#     minutes: 4
 # ---
 
 # %% [markdown]

@@ -12,7 +12,7 @@
 #     language: python
 #     name: python3
 #   ulm:
-#     minutes: 8
+#     minutes: 11
 # ---
 
 # %% [markdown]
@@ -1063,7 +1063,7 @@ pd.DataFrame(table)
 # %% [markdown]
 # ## Train one while you read
 #
-# All of that takes much longer than you read. Here the same networks learn for about two minutes, on simple faces alone. The stages are those
+# All of that takes much longer than you read. Here the same networks learn for a few minutes, on simple faces alone. The stages are those
 # of the first run. (With `retrain` all three runs are made, with all the steps of the profile.)
 
 # %%
@@ -1166,7 +1166,7 @@ lines.append(
 )
 Markdown(" ".join(lines))
 
-# %% mystnb={"figure": {"caption": "Drawn after two minutes of training", "name": "fig-pocket-short"}, "image": {"alt": "Three rows of small blurred pictures drawn by the model of the short run, one row a hair colour"}} tags=["hide-input", "nbval-ignore-output"]
+# %% mystnb={"figure": {"caption": "Drawn after a few minutes of training", "name": "fig-pocket-short"}, "image": {"alt": "Three rows of small blurred pictures drawn by the model of the short run, one row a hair colour"}} tags=["hide-input", "nbval-ignore-output"]
 start_of = (
     "a simple face, {} hair, white skin, orange left eye, purple right eye, "
     "yellow nose, pink mouth, grey background, looking ahead"
@@ -1181,7 +1181,7 @@ early = {
 figures.captioned_rows(early, [f"{colour} hair" for colour in colours])
 
 # %% [markdown]
-# Do not expect much of {numref}`fig-pocket-short`. Two minutes are little. From here on we use the model that had more patience.
+# Do not expect much of {numref}`fig-pocket-short`. A few minutes are little. From here on we use the model that had more patience.
 #
 # ## Ask for a picture
 #

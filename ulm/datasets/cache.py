@@ -251,7 +251,7 @@ def _take_over(dataset: Dataset, folder: Path, tensors: dict[str, Tensor], lists
         return 0
     most, donor = 0, folder
     for other in folder.parent.iterdir():
-        with contextlib.suppress(OSError, ValueError, KeyError):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             index = json.loads((other / "index.json").read_text())
             if index["lineage"] == dataset.lineage and index["length"] > most and _is_whole(other):
                 most, donor = index["length"], other

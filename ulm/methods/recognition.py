@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ulm.datasets.base import Dataset
-from ulm.datasets.cache import CachedDataset
+from ulm.datasets.cache import CachedDataset, cached
 from ulm.errors import InputError
 from ulm.geometry import WarpScale
 from ulm.methods import views
@@ -36,8 +36,6 @@ def kinds(dataset: Dataset) -> list[str]:
     Args:
         dataset: Any data set, or a :class:`ulm.methods.pocket.Gallery` of several.
     """
-    from ulm.datasets.cache import cached
-
     named: list[str] = []
     for part in getattr(dataset, "parts", [dataset]):
         data = cached(part)
@@ -64,7 +62,6 @@ class Recognition(TrunkTraining):
     detector_parts = ("trunk", "head")
     saved_parts = ("trunk", "head")
     preprocessing = "torchvision"
-    heads = ("head",)
 
     def _check_common(self) -> None:
         super()._check_common()

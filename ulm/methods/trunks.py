@@ -29,7 +29,6 @@ class TrunkTraining(Trainable):
 
     Attributes:
         preprocessing: What the trunk does to its images first (see :class:`ulm.networks.perceptual.VGG`).
-        heads: Networks that are written beside the trunk.
 
     Raises:
         InputError: For a bad value.
@@ -38,7 +37,6 @@ class TrunkTraining(Trainable):
     detector_parts = ("trunk",)
     saved_parts = ("trunk",)
     preprocessing: str
-    heads: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -81,9 +79,10 @@ class TrunkTraining(Trainable):
     def save_pretrained(
         self, folder: Path | str, detector_only: bool = False, card: dict[str, Any] | None = None
     ) -> None:
-        """Write the folded trunk and what ``heads`` names; see the base class."""
+        """Write the folded trunk and what else ``saved_parts`` names; see the base class."""
         trained = self.networks
-        self.networks = nn.ModuleDict({"trunk": self.trunk(), **{name: trained[name] for name in self.heads}})
+        beside = {name: trained[name] for name in self.saved_parts if name != "trunk"}
+        self.networks = nn.ModuleDict({"trunk": self.trunk(), **beside})
         try:
             super().save_pretrained(folder, detector_only, card)
         finally:
