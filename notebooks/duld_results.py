@@ -133,6 +133,7 @@ pd.DataFrame(
 backbone_name = (
     settings["zero-shot"].get("backbone", "pocket") if backbone == "auto" else backbone
 )
+together = settings["diffusion"]["micro_batch"]
 hyper = {"backbone": backbone_name, "seed": seed, "device": device}
 pipeline = ZeroShot(**{**settings["zero-shot"], **hyper}).pipeline
 loaded, looked, missing = {}, {}, {}
@@ -148,6 +149,8 @@ def load(name):
         if hasattr(model, "attach"):
             same = model.backbone == backbone_name
             model = model.attach(pipeline) if same else None
+            if model is not None:
+                model.micro_batch = together
             if hasattr(model, "budget"):
                 model.budget = 1.0  # GiB of features that are kept
             if hasattr(model, "views"):  # of StableKeypoints, each a pass of the U-Net
@@ -283,6 +286,7 @@ for column, (_, _, home) in SETS.items():
         # For noise the pictures that are there already are enough; their labels are not looked at.
         train = data["AFLW" if home == "faces-posed" else column].fit
         chosen = {**settings["zero-shot"], **hyper, "n_landmarks": 10}
+        chosen |= {"micro_batch": together, "budget": 1.0}
         chosen["images"] = min(chosen["images"], len(train))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)

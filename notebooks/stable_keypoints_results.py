@@ -187,6 +187,7 @@ pd.DataFrame(
 # %%
 backbone_name = hyper.get("backbone", "pocket") if backbone == "auto" else backbone
 hyper |= {"backbone": backbone_name, "seed": seed, "device": device}
+hyper |= {"micro_batch": sizes["micro_batch"]}
 stand_ins = []  # models that a figure shows random tokens in place of
 pipeline = methods.StableKeypoints(**hyper).pipeline
 blank = pipeline.untrained(seed)
@@ -207,6 +208,7 @@ def load(name, scene):
         name, profile, device, seed, retrain, models, backbone_name
     )
     if isinstance(model, methods.StableKeypoints):
+        model.micro_batch = sizes["micro_batch"]
         # Tokens are of no use to another diffusion model.
         return model.attach(pipeline) if model.backbone == backbone_name else None
     return model

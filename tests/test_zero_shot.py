@@ -13,10 +13,10 @@ from ulm.datasets.base import Dataset, Info, check_index
 from ulm.datasets.cache import cached
 from ulm.diffusion import inversion, pipelines, taps
 from ulm.errors import InputError
-from ulm.methods import METHODS, features, load
+from ulm.methods import METHODS, backbone, features, load
 from ulm.methods import zero_shot as method
 from ulm.methods.zero_shot import ZeroShot
-from ulm.networks.aggregation import Aggregator
+from ulm.networks.aggregation import Aggregator, tap_shapes
 
 TINY = {
     "n_landmarks": 3,
@@ -87,6 +87,9 @@ class Planted(ZeroShot):
 
     def _some_taps(self, latents):
         return [[latents]]
+
+    def _tap_shapes(self):
+        return [(4, 16, 16)]
 
     def _networks(self, channels, size):
         return super()._networks([4], size)
@@ -212,6 +215,53 @@ def test_kept_taps_are_the_same(model):
     whole._some_taps = lambda latents: calls.append(1)
     assert torch.equal(whole.taps_of(data, indices)[0][0], kept[0][0])
     assert calls == []
+
+
+def test_kept_taps_do_not_depend_on_the_order(model, monkeypatch):
+    """Neighbours go through the network together, always the same ones, whatever is asked for first."""
+    data, sizes = cached(Squares()), []
+    plain = ZeroShot._some_taps
+
+    def counted(self, latents):
+        sizes.append(len(latents))
+        return plain(self, latents)
+
+    monkeypatch.setattr(ZeroShot, "_some_taps", counted)
+    whole = model(budget=1.0, micro_batch=3)
+    kept = whole.taps_of(data, torch.arange(8))[0]
+    assert sizes == [3, 3, 2]
+    again, sizes[:] = model(budget=1.0, micro_batch=3), []
+    for place, made in ((6, [2]), (1, [2, 3]), (7, [2, 3]), (4, [2, 3, 3])):
+        found = again.taps_of(data, torch.tensor([place]))[0]
+        assert all(torch.equal(a[0], b[place]) for a, b in zip(found, kept, strict=True))
+        assert sizes == made
+
+
+def test_a_block_that_was_cut_short_is_made_again(monkeypatch, tmp_path):
+    monkeypatch.setenv("ULM_CACHE", str(tmp_path))
+
+    def killed(places):
+        raise KeyboardInterrupt
+
+    def make(places):
+        calls.append(places)
+        return torch.tensor(places).float().view(-1, 1)
+
+    calls = []
+    with pytest.raises(KeyboardInterrupt):
+        backbone.Rows(5, (1,), "rows", ("key",), block=2).read([3], killed)
+    rows = backbone.Rows(5, (1,), "rows", ("key",), block=2)
+    assert rows.read([3, 4, 2], make).flatten().tolist() == [3, 4, 2]
+    assert calls == [[2, 3], [4]]
+    # Blocks of another size are other numbers.
+    assert backbone.Rows(5, (1,), "rows", ("key",), block=3).read([4], make).tolist() == [[4]]
+    assert calls[-1] == [3, 4]
+
+
+@pytest.mark.parametrize("layers", [[0], [2, 3, 11], list(range(12))])
+def test_shapes_of_taps_are_known_beforehand(pipeline, layers):
+    found = taps.resnet_features(pipeline, torch.zeros(1, 4, 16, 16), 10, pipeline.embed(""), layers)
+    assert tap_shapes(pipeline.unet, layers, 16) == [tuple(tap.shape[1:]) for tap in found]
 
 
 def test_regions(model):

@@ -83,8 +83,9 @@ _DULD_PAPER: dict[str, Any] = {
 
 # The one place that says what each profile sets. `data` is the number of training images drawn, `fit` the images that
 # regressors may use, `pool` those of the tables that ask how many are enough, `test` the images that errors are
-# measured on, None: all; `diffusion` sets them for the chapters whose predictions cost many passes of a U-Net, and how
-# many views of an image are averaged; then each method's hyperparameters.
+# measured on, None: all; `diffusion` sets them for the chapters whose predictions cost many passes of a U-Net, how
+# many views of an image are averaged, and how many images are in the U-Net together; then each method's
+# hyperparameters.
 PROFILES: dict[str, dict[str, Any]] = {
     "smoke": {
         "size": 32,
@@ -94,7 +95,7 @@ PROFILES: dict[str, dict[str, Any]] = {
         "test": 48,
         "labels": 32,
         "repeats": 2,
-        "diffusion": {"size": 32, "data": 48, "fit": 32, "test": 16, "labels": 24, "views": 0},
+        "diffusion": {"size": 32, "data": 48, "fit": 32, "test": 16, "labels": 24, "views": 0, "micro_batch": 4},
         "imm": {**_SHORT_ROAD, "image_size": 32, "width": 8, "batch_size": 8, "steps": 12, "precision": "float32"},
         "inter-intra": {
             "image_size": 32,
@@ -161,7 +162,7 @@ PROFILES: dict[str, dict[str, Any]] = {
         "test": 500,
         "labels": 300,
         "repeats": 10,
-        "diffusion": {"size": 64, "data": 2000, "fit": 100, "test": 100, "labels": 100, "views": 2},
+        "diffusion": {"size": 64, "data": 2000, "fit": 100, "test": 100, "labels": 100, "views": 2, "micro_batch": 16},
         "imm": {**_SHORT_ROAD, "image_size": 64, "width": 16, "batch_size": 16, "steps": 8000},
         "inter-intra": {
             "image_size": 64,
@@ -217,7 +218,15 @@ PROFILES: dict[str, dict[str, Any]] = {
         "test": None,
         "labels": None,
         "repeats": 10,
-        "diffusion": {"size": 512, "data": None, "fit": None, "test": None, "labels": None, "views": 10},
+        "diffusion": {
+            "size": 512,
+            "data": None,
+            "fit": None,
+            "test": None,
+            "labels": None,
+            "views": 10,
+            "micro_batch": 4,
+        },
         "imm": {"image_size": 128, "width": 32, "batch_size": 50, "steps": 500_000, "convention": "release"},
         # The core is a folder of one's own: -p core FOLDER, as `ulm fit --method pose-core --data mpii:ROOT` writes it.
         "inter-intra": {

@@ -35,6 +35,7 @@ class OnDiffusion(Detector):
     backbone: str
     precision: str
     cache: str
+    micro_batch: int
 
     def _check_common(self) -> None:
         super()._check_common()
@@ -134,8 +135,9 @@ class OnDiffusion(Detector):
     def _latents_of(self, data: CachedDataset, indices: Tensor) -> Tensor:
         known = self._latents
         if known is None or known.data is not data or known.pipeline is not self.pipeline:
-            self._latents = known = LatentCache(self.pipeline, data, self.image_size, self.cache)
-        return known(indices, lambda index: self._prepare(data.images_uint8([index])))
+            together = self.micro_batch
+            self._latents = known = LatentCache(self.pipeline, data, self.image_size, self.cache, together)
+        return known(indices, lambda places: self._prepare(data.images_uint8(places)))
 
 
 _LOADED: WeakValueDictionary[tuple[str, str, str], Any] = WeakValueDictionary()
@@ -177,12 +179,17 @@ def same_backbone(first: Tensor, second: Tensor, tolerance: float = 0.01) -> boo
 class Rows:
     """Half-precision numbers of images, made when first asked for.
 
+    A network looks at sixteen small images together in the time of two one by one; but the last bits of its numbers
+    depend on what else is in a batch. So the images of a data set are made in blocks of neighbours, always the same
+    ones: numbers do not depend on the order in which they are asked for, nor on whether a run was interrupted.
+
     Args:
         n: Images.
         shape: Of the numbers of one image.
         folder: Below the cache folder.
         key: What the numbers depend on.
         where: ``disk``: a file that other runs share; ``memory``.
+        block: Images that are made together.
 
     Raises:
         InputError: If the file cannot be written.
@@ -190,12 +197,15 @@ class Rows:
 
     field = "values"
 
-    def __init__(self, n: int, shape: tuple[int, ...], folder: str, key: Sequence[Any], where: str = "disk"):
+    def __init__(
+        self, n: int, shape: tuple[int, ...], folder: str, key: Sequence[Any], where: str = "disk", block: int = 1
+    ):
+        self.block = block
         row = np.dtype([(self.field, np.float16, shape), ("known", np.bool_)])
         if where == "memory":
             self.rows = np.zeros(n, row)
             return
-        file = cache_folder() / folder / f"{digest(*key)}.rows"
+        file = cache_folder() / folder / f"{digest(*key, block)}.rows"
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             # Zeros that take no room until they are written; does nothing where the file is there.
@@ -205,27 +215,27 @@ class Rows:
         except OSError as error:
             raise InputError(f"found no room for {folder} at {file} ({error}); give cache=memory") from None
 
-    def read(self, places: Sequence[int], make: Callable[[int], Tensor]) -> Tensor:
-        """The rows at ``places``, float32 on the CPU; ``make(place)`` gives one that is not known yet."""
+    def read(self, places: Sequence[int], make: Callable[[list[int]], Tensor]) -> Tensor:
+        """The rows at ``places``, float32 on the CPU; ``make(places)`` gives those of a block that is not known yet."""
         for place in places:
             if not self.rows["known"][place]:
-                self.rows[self.field][place] = make(place).half().cpu().numpy()
+                start = place - place % self.block
+                together = slice(start, min(start + self.block, len(self.rows)))
+                self.rows[self.field][together] = make(list(range(together.start, together.stop))).half().cpu().numpy()
                 # After the numbers: a kill between the two leaves them to be made again.
-                self.rows["known"][place] = True
+                self.rows["known"][together] = True
         return torch.from_numpy(self.rows[self.field][list(places)].astype(np.float32))
 
 
 class LatentCache(Rows):
     """Latents of the images of one data set, encoded when first asked for and kept as fp16.
 
-    The autoencoder costs more than the U-Net. Images are encoded one at a time, so that a latent does not depend on
-    what else is in the batch, nor on whether a run was interrupted.
-
     Args:
         pipeline: The diffusion model.
         data: The data set.
         image_size: Side of the images that are encoded.
         where: ``disk``: a file in the cache folder, which other runs share; ``memory``.
+        block: Images that are encoded together.
 
     Raises:
         InputError: If the file cannot be written.
@@ -233,20 +243,20 @@ class LatentCache(Rows):
 
     field = "latent"
 
-    def __init__(self, pipeline: Pipeline, data: CachedDataset, image_size: int, where: str = "disk"):
+    def __init__(self, pipeline: Pipeline, data: CachedDataset, image_size: int, where: str = "disk", block: int = 1):
         self.pipeline, self.data = pipeline, data
         size = pipeline.latent_size
         kind = [str(next(pipeline.vae.parameters()).dtype), pipeline.device.type]
         key = (1, data.fingerprint, len(data), data.size, image_size, size, fingerprint(pipeline).tolist(), kind)
-        super().__init__(len(data), (4, size, size), "latents", key, where)
+        super().__init__(len(data), (4, size, size), "latents", key, where, block)
 
     @torch.no_grad()
-    def __call__(self, indices: Iterable[Any], image: Callable[[int], Tensor]) -> Tensor:
+    def __call__(self, indices: Iterable[Any], images: Callable[[list[int]], Tensor]) -> Tensor:
         """Latents ``(B, 4, h, w)`` float32 on the pipeline's device of the images at ``indices``.
 
         Args:
             indices: Places in the data set.
-            image: ``image(index)`` gives ``(1, 3, S, S)`` in [0, 1] on the device, where it is not known yet.
+            images: ``images(places)`` gives ``(b, 3, S, S)`` in [0, 1] on the device, of a block not known yet.
         """
         places = [int(index) for index in indices]
-        return self.read(places, lambda place: self.pipeline.latents(image(place))[0]).to(self.pipeline.device)
+        return self.read(places, lambda block: self.pipeline.latents(images(block))).to(self.pipeline.device)

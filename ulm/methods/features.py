@@ -42,7 +42,7 @@ from ulm.errors import InputError
 from ulm.methods import bootstrapping
 from ulm.methods.backbone import OnDiffusion, Rows, fingerprint
 from ulm.methods.training import check_choices, check_numbers, read_safetensors
-from ulm.networks.aggregation import concatenated, tap_channels
+from ulm.networks.aggregation import concatenated, tap_channels, tap_shapes
 from ulm.runs import generator
 
 if TYPE_CHECKING:
@@ -231,6 +231,9 @@ class OnFeatures(OnDiffusion):
                     break
         return found
 
+    def _tap_shapes(self) -> list[tuple[int, int, int]]:
+        return tap_shapes(self.pipeline.unet, self.used_layers, self.pipeline.latent_size)
+
     def taps_of(self, data: CachedDataset, indices: Tensor) -> Taps:
         """Taps of the images at ``indices``, float32, from the cache as far as ``budget`` goes."""
         known = self._taps
@@ -398,8 +401,7 @@ class OnFeatures(OnDiffusion):
 class TapCache:
     """Taps of the images of one data set, made when first asked for; the first images are kept, up to the budget.
 
-    Kept taps are made one image at a time, so that they do not depend on what else is in a batch, nor on whether a run
-    was interrupted.
+    They are made in blocks of ``micro_batch`` images, see :class:`ulm.methods.backbone.Rows`.
 
     Attributes:
         capacity: Images whose taps are kept.
@@ -407,8 +409,7 @@ class TapCache:
 
     def __init__(self, model: OnFeatures, data: CachedDataset):
         self.model, self.data, self.pipeline = model, data, model.pipeline
-        first = model.taps(model._latents_of(data, torch.tensor([0])))
-        self.shapes = [[tuple(tap.shape[1:]) for tap in of_timestep] for of_timestep in first]
+        self.shapes = [model._tap_shapes() for _ in model.used_timesteps]
         self.bounds = [0, *accumulate(math.prod(shape) for of_timestep in self.shapes for shape in of_timestep)]
         self.capacity = min(len(data), int(model.budget * 2**30 / (2 * self.bounds[-1] + 1)))
         kind = [str(self.pipeline.dtype), self.pipeline.device.type]
@@ -417,14 +418,14 @@ class TapCache:
         weights = fingerprint(self.pipeline).tolist()
         # A file of no rows cannot be mapped.
         where = model.cache if self.capacity else "memory"
-        self.rows = Rows(self.capacity, (self.bounds[-1],), "taps", (*key, weights), where)
+        self.rows = Rows(self.capacity, (self.bounds[-1],), "taps", (*key, weights), where, model.micro_batch)
 
     def __call__(self, indices: Tensor) -> Taps:
         """Taps of the images at ``indices``, float32 on the pipeline's device."""
         flat = torch.empty(len(indices), self.bounds[-1])
         kept = indices < self.capacity
         if kept.any():
-            flat[kept] = self.rows.read(indices[kept].tolist(), lambda place: self._flat(torch.tensor([place]))[0])
+            flat[kept] = self.rows.read(indices[kept].tolist(), lambda block: self._flat(torch.tensor(block)))
         if not kept.all():
             flat[~kept] = self._flat(indices[~kept]).half().float().cpu()
         parts = iter(flat.to(self.pipeline.device)[:, a:b] for a, b in pairwise(self.bounds))

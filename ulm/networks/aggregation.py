@@ -53,6 +53,23 @@ def tap_channels(unet: UNet2DConditionModel, layers: Sequence[int] | None = None
     return [channels[layer] for layer in layers]
 
 
+def tap_shapes(unet: UNet2DConditionModel, layers: Sequence[int], latent_size: int) -> list[tuple[int, int, int]]:
+    """Channels, height and width of one image's taps, see :func:`tap_channels`.
+
+    Args:
+        unet: Any U-Net of Stable Diffusion's layout: each block of its decoder but the last doubles the grid.
+        layers: Indices of decoder resnets.
+        latent_size: Cells along a side of the latents.
+
+    Raises:
+        InputError: For an index that does not exist.
+    """
+    last = len(unet.up_blocks) - 1
+    strides = [2 ** (last - number) for number, block in enumerate(unet.up_blocks) for _ in block.resnets]
+    sides = [-(-latent_size // strides[layer]) for layer in layers]
+    return [(channels, side, side) for channels, side in zip(tap_channels(unet, layers), sides, strict=True)]
+
+
 def group_norm(channels: int) -> nn.GroupNorm:
     """Group normalisation with as many groups as divide ``channels``: at most 32, none of fewer than three channels.
 
