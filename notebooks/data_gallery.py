@@ -60,7 +60,7 @@ def table(rows):
 
 runs.seed_everything(seed)
 size = 96 if profile != "smoke" else 48
-per_scene = 150 if profile != "smoke" else 24
+per_scene = 100 if profile != "smoke" else 24
 print(
     f"profile {profile}, {size} px, PyTorch {torch.__version__}, {len(procedural.SCENES)} scenes, {len(SOURCES)} data sets"
 )
@@ -310,7 +310,7 @@ def mean_shape(scene):
     """Errors of the mean shape (%), by the scene's own normaliser and by the side of the image."""
     train, test = (
         datasets.cached(
-            datasets.load(f"procedural:{scene}", split, size, per_scene),
+            datasets.labelled(f"procedural:{scene}", size, None, per_scene, split),
             progress=profile != "smoke",
         )
         for split in ("train", "test")

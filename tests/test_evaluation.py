@@ -593,6 +593,13 @@ def test_supervised_baseline_learns():
         baseline.fit(train["image"], torch.full_like(landmarks, torch.nan))
 
 
+@pytest.mark.parametrize("steps", [1, 2, 10, 11])
+def test_supervised_baseline_of_few_steps(steps):
+    train = Dots(8).batch(range(8))
+    baseline = ev.SupervisedBaseline(image_size=32, width=8, steps=steps, batch_size=4)
+    assert baseline.fit(train["image"], train["landmarks"]).predict(train["image"]).isfinite().all()
+
+
 def test_supervised_augmentation_moves_points_with_the_image():
     baseline = ev.SupervisedBaseline(image_size=64)
     images, points = torch.zeros(8, 1, 64, 64), torch.tensor([[[0.25, -0.125]]]).repeat(8, 1, 1)

@@ -9,7 +9,9 @@ from torch import Tensor, nn
 from ulm import geometry
 from ulm.errors import InputError
 from ulm.evaluation.arrays import Points, to_array
+from ulm.methods.training import cosine, descend
 from ulm.networks.imm import MAP_SIZE, PoseEncoder
+from ulm.runs import autocast
 
 
 class SupervisedBaseline:
@@ -59,24 +61,19 @@ class SupervisedBaseline:
         images, target = self._prepare(images)[labelled], target[labelled]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            self.network = PoseEncoder(target.shape[1], self.image_size, self.width, softmax="joint").to(self.device)
+            self.network = PoseEncoder(target.shape[1], self.image_size, self.width, softmax="joint")
+        self.network.to(self.device, memory_format=torch.channels_last)
         for layer in self.network.modules():
             if isinstance(layer, nn.BatchNorm2d):
                 layer.momentum = 0.1  # IMM's 0.01 is for runs of a hundred thousand steps
-        optimiser = torch.optim.Adam(self.network.parameters(), lr=self.learning_rate)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimiser, self.learning_rate, total_steps=self.steps, pct_start=0.1
-        )
+        optimiser = torch.optim.Adam(self.network.parameters())
         generator = torch.Generator(self.device).manual_seed(self.seed)
         self.network.train()
-        for _ in range(self.steps):
+        for step in range(self.steps):
             rows = torch.randint(len(images), (self.batch_size,), generator=generator, device=self.device)
             shown, points = self._augment(images[rows], target[rows], generator)
-            loss = self._loss(self.network.heatmaps(shown), points)
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            schedule.step()
+            loss = self._loss(self._heatmaps(shown), points)
+            descend(optimiser, loss, self.learning_rate * cosine(step, self.steps, max(1, self.steps // 10)))
         self.network.eval()
         return self
 
@@ -85,8 +82,13 @@ class SupervisedBaseline:
         """``(B, 3, H, W)`` in [0, 1] to ``(B, L, 2)`` pixels of them. Raises InputError before ``fit``."""
         if self.network is None:
             raise InputError("this baseline has no weights yet; call fit")
-        heatmaps = self.network.heatmaps(self._prepare(images))
+        heatmaps = self._heatmaps(self._prepare(images))
         return geometry.to_pixels(self._points(heatmaps).cpu(), (images.shape[-2], images.shape[-1]))
+
+    def _heatmaps(self, images: Tensor) -> Tensor:
+        assert self.network is not None
+        with autocast(self.device):
+            return self.network.heatmaps(images.contiguous(memory_format=torch.channels_last))
 
     def _points(self, heatmaps: Tensor) -> Tensor:
         # The soft-argmax puts -1 and 1 at the centres of the outer of 16 cells, the book at the image's edges.
