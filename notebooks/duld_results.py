@@ -12,7 +12,7 @@
 #     language: python
 #     name: python3
 #   ulm:
-#     minutes: 25
+#     minutes: 9
 # ---
 
 # %% [markdown]

@@ -12,7 +12,7 @@
 #     language: python
 #     name: python3
 #   ulm:
-#     minutes: 8
+#     minutes: 7
 # ---
 
 # %% [markdown]

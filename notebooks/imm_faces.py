@@ -12,7 +12,7 @@
 #     language: python
 #     name: python3
 #   ulm:
-#     minutes: 9
+#     minutes: 6
 # ---
 
 # %% [markdown]

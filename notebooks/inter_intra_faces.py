@@ -12,7 +12,7 @@
 #     language: python
 #     name: python3
 #   ulm:
-#     minutes: 4
+#     minutes: 3
 # ---
 
 # %% [markdown]

@@ -12,7 +12,7 @@
 #     language: python
 #     name: python3
 #   ulm:
-#     minutes: 11
+#     minutes: 12
 # ---
 
 # %% [markdown]

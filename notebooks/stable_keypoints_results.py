@@ -12,7 +12,7 @@
 #     language: python
 #     name: python3
 #   ulm:
-#     minutes: 14
+#     minutes: 10
 # ---
 
 # %% [markdown]

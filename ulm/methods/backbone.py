@@ -179,7 +179,7 @@ def same_backbone(first: Tensor, second: Tensor, tolerance: float = 0.01) -> boo
 class Rows:
     """Half-precision numbers of images, made when first asked for.
 
-    A network looks at sixteen small images together in the time of two one by one; but the last bits of its numbers
+    A network looks at sixteen small images together in the time of three one by one; but the last bits of its numbers
     depend on what else is in a batch. So the images of a data set are made in blocks of neighbours, always the same
     ones: numbers do not depend on the order in which they are asked for, nor on whether a run was interrupted.
 
