@@ -25,7 +25,7 @@
 # |---|---|
 # | **You will** | see, for every data set of the four papers, the scene that stands in for it, with its exact landmarks; read how the real one is got, split and measured; find how far the mean shape alone gets on each |
 # | **You need** | [Data and protocol](data_and_protocol.ipynb) |
-# | **Time** | 15 minutes to read, 2 minutes to run |
+# | **Time** | 15 minutes to read, 3 minutes to run |
 # | **Computer** | any, no GPU; 1 GB of memory |
 # | **Data** | drawn here: some hundred pictures of each scene, kept in a cache |
 # ````

@@ -25,7 +25,7 @@
 # |---|---|
 # | **You will** | read features from inside a diffusion model's decoder; cluster them, and have landmarks, without training anything; train a detector and a descriptor on their own clusters; squeeze a heatmap into a code of the pose; cluster twice, first poses, then parts; find each equation as a few lines that are checked against `ulm`; read what the paper leaves open, and what was chosen; see each stage learn, its landmarks and its clusters by yaw, beside the mean shape, the box alone and an untrained U-Net |
 # | **You need** | [Data and protocol](data_and_protocol.ipynb); what a latent diffusion model is; k-means |
-# | **Time** | 60 minutes to read |
+# | **Time** | 60 minutes to read, 4 minutes to run |
 # | **Computer** | any, no GPU; 3 GB of memory |
 # | **Data** | drawn here: 700 pictures of 64 × 64 pixels, kept in a cache |
 # ````

@@ -25,7 +25,7 @@
 # |---|---|
 # | **You will** | see Tables 1, 2 and 3 of {cite:t}`tourani2024` beside what this build measures, and redraw its Figures 1 and 3 to 8; see what each stage of the training adds, by yaw too; see whether pose codes know the pose; see all methods of this book under one protocol |
 # | **You need** | [ZeroShot, D-ULD and D-ULD++, step by step](duld_method.ipynb); [the protocol](../book/protocol.md) |
-# | **Time** | 25 minutes to read |
+# | **Time** | 25 minutes to read, 10 minutes to run |
 # | **Computer** | any, no GPU; 3 GB of memory |
 # | **Data** | drawn here: some 3,000 pictures of 64 × 64 pixels, kept in a cache; the pocket pipeline ships with the book, and so do the models in the zoo |
 # ````

@@ -25,7 +25,7 @@
 # |---|---|
 # | **You will** | see the same method on signers, people, toys and digits; fill Figures 4 to 7 and the video rows of Table 1 of {cite:t}`jakab2018`; match landmarks to joints without a regressor; put the geometry of one picture into the style of another, and measure both; learn to notice a landmark that has collapsed, that stands still, or that takes left for right |
 # | **You need** | [IMM, step by step](imm_method.ipynb); [IMM on faces](imm_faces.ipynb) |
-# | **Time** | 30 minutes to read, 8 minutes to run |
+# | **Time** | 30 minutes to read, 7 minutes to run |
 # | **Computer** | any, no GPU; 2 GB of memory |
 # | **Data** | drawn here: frames of signers, people and exercises, toys, digits, faces, 64 × 64 pixels; the detectors ship with the book |
 # ````

@@ -25,7 +25,7 @@
 # |---|---|
 # | **You will** | fill Tables 1 and 2 of {cite:t}`jakab2018` and redraw its Figures 2 and 3, each number measured now, from a trained detector; see how few labels are enough; read forward and backward error beside each other; see where the landmarks fail, and what a longer training would buy |
 # | **You need** | [IMM, step by step](imm_method.ipynb); [the protocol](../book/protocol.md) |
-# | **Time** | 25 minutes to read, 3 minutes to run |
+# | **Time** | 25 minutes to read, 6 minutes to run |
 # | **Computer** | any, no GPU; 2 GB of memory |
 # | **Data** | drawn here: 7,000 pictures of 64 × 64 pixels; the detectors ship with the book |
 # ````

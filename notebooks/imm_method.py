@@ -25,7 +25,7 @@
 # |---|---|
 # | **You will** | follow one batch through IMM, an equation, a function and a check at a time: pairs, score maps, soft-argmax, Gaussian maps, generator, loss; find each equation in the code and in the tests; see where the authors' code leaves the paper; train a detector while you read, with the published loss and with three more terms; recognise landmarks that have collapsed |
 # | **You need** | [Data and protocol](data_and_protocol.ipynb); convolutional networks, gradients |
-# | **Time** | 45 minutes to read, 4 minutes to run, 2 of them for drawing pictures that later chapters use again |
+# | **Time** | 45 minutes to read, 5 minutes to run, most of them for two trainings |
 # | **Computer** | any, no GPU; 2 GB of memory |
 # | **Data** | drawn here: 5,000 pictures of 64 × 64 pixels, kept in a cache |
 # ````

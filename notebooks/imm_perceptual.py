@@ -25,7 +25,7 @@
 # |---|---|
 # | **You will** | see on a toy picture why a difference of pixels is a poor teacher; train a network to colour grey pictures, without labels; meet one that learned from labels; compare pictures by its layers, with weights that balance themselves; measure what such a loss sees and what it overlooks; load the published networks from a file |
 # | **You need** | [IMM, step by step](imm_method.ipynb) |
-# | **Time** | 25 minutes to read, 5 minutes to run |
+# | **Time** | 25 minutes to read, 2 minutes to run |
 # | **Computer** | any, no GPU; 2 GB of memory |
 # | **Data** | the 4,000 drawn pictures of the chapter before, from the cache; a hundred of each of six scenes |
 # ````

@@ -25,7 +25,7 @@
 # |---|---|
 # | **You will** | see Tables I, II and III of {cite:t}`li2020` beside what this build measures, and redraw their Figure 2; see what the stranger and the way back add, with a core that knows people and from scratch; see how few labels are enough |
 # | **You need** | [Inter-Intra, step by step](inter_intra_method.ipynb); [the protocol](../book/protocol.md) |
-# | **Time** | 15 minutes to read |
+# | **Time** | 15 minutes to read, 3 minutes to run |
 # | **Computer** | any, no GPU; 2 GB of memory |
 # | **Data** | drawn here: 7,000 pictures of 64 × 64 pixels, which the chapter [IMM on faces](imm_faces.ipynb) has drawn already |
 # ````

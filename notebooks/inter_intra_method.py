@@ -25,7 +25,7 @@
 # |---|---|
 # | **You will** | follow one batch through Inter-Intra: two views and a stranger, an hourglass, projected kernels, soft-argmax, the ways there and back; see why two passes of the detector do for three; see what the crop of the authors' code gives away; train a detector while you read; recognise landmarks that stand still, fall together or mix up left and right |
 # | **You need** | [IMM, step by step](imm_method.ipynb): the idea of drawing with landmarks is not explained again |
-# | **Time** | 40 minutes to read |
+# | **Time** | 40 minutes to read, 3 minutes to run |
 # | **Computer** | any, no GPU; 2 GB of memory |
 # | **Data** | drawn here: 5,000 faces of 64 × 64 pixels, which the chapters on IMM have drawn already, 100 faces in larger pictures, and 64 people |
 # ````

@@ -25,7 +25,7 @@
 # |---|---|
 # | **You will** | read where a text-to-image model looks, from its cross-attention, in a dozen lines; see why queries are upsampled and not maps; learn tokens in the place of words until each answers at one spot: locality, furthest points, equivariance, each a few lines and a check; train before your eyes; average over views; count the operations; save a few hundred kilobytes and apply them to other animals |
 # | **You need** | [Data and protocol](data_and_protocol.ipynb); [A diffusion model for the pocket](pocket_pipeline.ipynb); attention, gradients |
-# | **Time** | 50 minutes to read, 4 minutes to run, 2 of them for training |
+# | **Time** | 50 minutes to read, 3 minutes to run |
 # | **Computer** | any, no GPU; 3 GB of memory |
 # | **Data** | drawn here: 4,150 pictures of 64 × 64 pixels, kept in a cache |
 # ````
