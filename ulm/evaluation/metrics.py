@@ -255,11 +255,20 @@ def spread(found: Points, size: Size = 128) -> dict[str, Array]:
         ``apart`` ``(K, K)``: mean distance of each pair (NaN on the diagonal); ``motion`` ``(K,)``: root mean square
         distance of each landmark from its own mean over the images.
     """
-    height, width = (size, size) if isinstance(size, int) else size
-    places = to_array(found) / np.array([width, height])
+    places = _fractions(found, size)
     apart = np.stack([known_mean(np.linalg.norm(places - places[:, [k]], axis=-1), 0) for k in range(places.shape[1])])
     np.fill_diagonal(apart, np.nan)
-    return {"apart": apart, "motion": np.sqrt(known_mean(((places - known_mean(places, 0)) ** 2).sum(-1), 0))}
+    return {"apart": apart, "motion": _motion(places)}
+
+
+def _fractions(found: Points, size: Size) -> Array:
+    height, width = (size, size) if isinstance(size, int) else size
+    return to_array(found) / np.array([width, height])
+
+
+def _motion(places: Array) -> Array:
+    moved: Array = np.sqrt(known_mean(((places - known_mean(places, 0)) ** 2).sum(-1), 0))
+    return moved
 
 
 def collapse(found: Points, truth: Points | None = None, size: Size = 128) -> Collapse:
@@ -271,7 +280,7 @@ def collapse(found: Points, truth: Points | None = None, size: Size = 128) -> Co
     """
     looks = spread(found, size)
     pairs = [(int(i), int(j)) for i, j in np.argwhere(np.triu(looks["apart"] < 0.02))]
-    bound = 0.005 if truth is None else 0.25 * np.nanmedian(spread(truth, size)["motion"])
+    bound = 0.005 if truth is None else 0.25 * np.nanmedian(_motion(_fractions(truth, size)))
     frozen = np.flatnonzero(looks["motion"] < bound).tolist() if len(to_array(found)) > 1 else []
     messages = []
     if pairs:

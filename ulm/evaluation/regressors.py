@@ -64,9 +64,12 @@ class Regressor:
         flat = np.where(np.isnan(flat), fill, flat)
         weight = np.zeros((flat.shape[1], y.shape[1], 2))
         bias = np.tile(known_mean(target.reshape(-1, 2), 0), (y.shape[1], 1))
-        patterns, which = np.unique(known, axis=1, return_inverse=True)
-        for index, rows in enumerate(patterns.T):
-            landmarks = np.flatnonzero(which.ravel() == index)
+        # Landmarks that the same images show are solved together.
+        together: dict[bytes, list[int]] = {}
+        for landmark, shown in enumerate(known.T):
+            together.setdefault(shown.tobytes(), []).append(landmark)
+        for landmarks in together.values():
+            rows = known[:, landmarks[0]]
             if rows.any():
                 solved, offset = self._solve(flat[rows], target[rows][:, landmarks].reshape(rows.sum(), -1))
                 weight[:, landmarks], bias[landmarks] = solved.reshape(-1, len(landmarks), 2), offset.reshape(-1, 2)
