@@ -368,7 +368,7 @@ def keypoints(
     _check_keypoints(scores, descriptors, roi, most, least, radius)
     size = scores.shape[-1]
     values = scores[:, 0].float()
-    finite = values.isfinite() & descriptors.isfinite().all(1)
+    finite = values.isfinite() & _finite(descriptors)
     values = values.masked_fill(~finite, -torch.inf)
     region = torch.ones_like(finite) if roi is None else region_mask(roi, size, image_size)
     _warn_of_lost(region, finite)
@@ -622,7 +622,7 @@ def region_from_features(features: Tensor, image_size: Size, axis: Axis | None =
         raise ValueError(f"found features of shape {tuple(features.shape)}, expected (B, D, S, S)")
     if not 0 <= trim < 0.5:
         raise ValueError(f"found trim={trim}, expected at least 0 and below 0.5")
-    finite = features.isfinite().all(1)
+    finite = _finite(features)
     if axis is None:
         if not finite.any():
             raise ValueError("found no finite feature, expected some to find the axis")
@@ -652,7 +652,7 @@ def region_from_masks(features: Tensor, masks: Tensor, shrinkage: float = 0.1) -
     """
     if features.ndim != 4 or masks.shape != (len(features), *features.shape[2:]):
         raise ValueError(f"found features {tuple(features.shape)} and masks {tuple(masks.shape)}, expected one a cell")
-    finite = features.isfinite().all(1)
+    finite = _finite(features)
     inside, outside = (_moments(features, side & finite) for side in (masks, ~masks))
     if not inside[0] or not outside[0]:
         raise ValueError(f"found {int(inside[0])} cells inside and {int(outside[0])} outside, expected some of both")
@@ -686,9 +686,15 @@ def _unit_cells(image: Tensor) -> Tensor:
 
 
 def _projections(features: Tensor, direction: Tensor) -> Tensor:
-    """One image at a time: a data set's features need no second copy."""
-    shape = (len(features), *features.shape[2:])
-    return torch.stack([_unit_cells(image) @ direction for image in features]).view(shape)
+    """``(B, D, S, S)`` to how far each cell's feature, of length 1, reaches along ``(D,)``: ``(B, S, S)``."""
+    features = features.float()
+    # (f / |f|) w, without a copy of f
+    return torch.einsum("bdhw,d->bhw", features, direction) / features.norm(dim=1).clamp_min(1e-12)
+
+
+def _finite(features: Tensor) -> Tensor:
+    """Cells ``(B, S, S)`` whose ``(B, D, S, S)`` features are all finite: then so is their sum."""
+    return features.sum(1, dtype=torch.float64).isfinite()
 
 
 def _foreground_axis(features: Tensor, finite: Tensor) -> Axis:
