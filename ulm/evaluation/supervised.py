@@ -66,7 +66,7 @@ class SupervisedBaseline:
         for layer in self.network.modules():
             if isinstance(layer, nn.BatchNorm2d):
                 layer.momentum = 0.1  # IMM's 0.01 is for runs of a hundred thousand steps
-        optimiser = torch.optim.Adam(self.network.parameters())
+        optimiser = torch.optim.Adam(self.network.parameters(), fused=True)
         generator = torch.Generator(self.device).manual_seed(self.seed)
         self.network.train()
         for step in range(self.steps):
